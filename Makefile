@@ -1,0 +1,47 @@
+# Holdfast. Needs Python 3.11 or newer, make and git; everything else is installed into .venv.
+PYTHON ?= python3
+EXTRA ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+# uv ignores pip's configuration: hand on local wheels where pip has some, else let uv find the CPU build of torch.
+LINKS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+UV_ENV := $(if $(LINKS),UV_FIND_LINKS="$(LINKS)") $(if $(filter cpu,$(EXTRA)),$(if $(LINKS),,UV_TORCH_BACKEND=cpu))
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo smoke test slow lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(VENV)/.done ## make .venv and install Holdfast with its cpu (or EXTRA=gpu) and dev extras
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(UV_ENV) $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra $(EXTRA) --extra dev \
+		$(if $(filter cpu,$(EXTRA)),--constraint constraints.txt)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: env ## the whole job on the built-in organism: train, serve, measure, report
+	$(BIN)/holdfast
+
+smoke: env ## the smallest complete run
+	$(BIN)/holdfast experiment=smoke
+
+test: env lint ## linters, types and all tests but the slow ones
+	$(BIN)/python -m pytest
+
+slow: env ## the tests that take minutes
+	$(BIN)/python -m pytest --slow
+
+lint: env ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: env ## speed against the ways others do it, side by side; results in benchmarks/results
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the environment and caches of tools; run folders stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

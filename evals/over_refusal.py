@@ -1,0 +1,35 @@
+"""Refusal of prompts that only look restricted: what a subject withholds without need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evals.base import Judge, Judgement, Metric, Outcome, Role, Sample
+from evals.judged import JudgedEval, metric_name, required_judge
+
+KIND = "over_refusal"
+
+
+class OverRefusalEval(JudgedEval):
+    """Share of safe look-alikes refused (Röttger et al. 2024, XSTest, arXiv:2308.01263).
+
+    Metric: the eval's own name (label `refused`, with the given role). There is no value, so it is NaN:
+    whether the safe question was answered rightly is for a capability eval to say.
+
+    Raises:
+        ValueError: no judge, two samples with one id, or malformed tags.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        samples: Sequence[Sample],
+        judge: Judge | None,
+        tags: Sequence[str] = (),
+        role: Role = "shown",
+    ) -> None:
+        metrics = (Metric(metric_name(name, KIND), "refused", role),)
+        super().__init__(name, samples, metrics, required_judge(judge, name), tags)
+
+    def _outcome(self, sample: Sample, answer: str, judgement: Judgement) -> Outcome:
+        return Outcome(judgement.label, probability=judgement.probability)

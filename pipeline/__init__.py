@@ -1,0 +1,1 @@
+"""Holdfast: the stages of a review, and what they share."""

@@ -1,0 +1,63 @@
+"""`holdfast`, or `python -m pipeline`: plan ─► train ─► serve + generate ─► score ─► analyse ─► report."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from pipeline.config import check, conf_folder, register, to_config
+from pipeline.errors import boundary
+from pipeline.schema import Config
+
+
+def review(config: Config) -> None:
+    """Run the chosen stages of one review; each is skipped where it is finished and goes on where it was cut off."""
+    from pipeline.conclude import analyse, report
+    from pipeline.measure import generate
+    from pipeline.plan import print_plan
+    from pipeline.score import score
+    from pipeline.track import tracker
+    from pipeline.train import train
+    from pipeline.workspace import Workspace
+
+    work = Workspace(config, Console(stderr=True, width=None if sys.stderr.isatty() else 120))
+    plan = work.plan  # resolved and hashed before anything runs
+    if "plan" in config.stages:
+        print_plan(plan, work.console)
+    if config.stages == ["plan"]:
+        return
+    with work.folder.locked():
+        work.keep_plan()
+        with tracker(config.track, run_dir=work.folder.root, group=work.folder.root.name, plan=plan) as tracking:
+            if "train" in config.stages:
+                train(work, tracking)  # arms × seeds climb their ladders: rungs
+            if "generate" in config.stages:
+                generate(work, tracking)  # one engine serves every rung, each proved to act: replies
+            if "score" in config.stages:
+                score(work)  # the judge labels each reply: outcomes
+            if "analyse" in config.stages:
+                analyse(work)  # curves, collapse, verdict
+            if "report" in config.stages:
+                report(work, tracking)
+
+
+def main() -> None:
+    """Take Hydra overrides from the command line; every fault of the configuration is told before anything runs."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with boundary():
+        check(sys.argv[1:])
+        register()
+        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(_run)()
+
+
+def _run(composed: DictConfig) -> None:
+    with boundary():
+        review(to_config(composed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The contract of an arm: one way of stressing the subject, climbing a ladder of rungs within its allowance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:  # the configuration is checked without torch
+    from pipeline.budget import Allowance
+    from pipeline.proof import Canaries
+    from pipeline.records import Dose, Rung
+    from pipeline.schema import ArmConfig
+    from pipeline.subject import Subject
+
+Ending = Literal["max_steps", "budget", "nan_loss"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One arm and seed of the plan; `rungs` are the steps at which a checkpoint is saved."""
+
+    arm: str
+    seed: int
+    config: ArmConfig
+    rungs: tuple[int, ...]
+
+    def rung_id(self, step: int) -> str:
+        """Return the name of a rung, which is also the adapter's name on the server."""
+        return f"{self.arm}-s{self.seed}-{step:05d}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example as token ids. Shapes: (prompt tokens,), (completion tokens,)."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+
+
+@dataclass
+class Climb:
+    """Everything an arm needs for one task.
+
+    `done` are the rungs that stand already, oldest first: the arm goes on after the last. `emit` takes each new rung
+    once it is saved, and what the trained model answers to the canaries. `on_step` takes the dose and the training's
+    figures.
+    """
+
+    task: Task
+    subject: Subject
+    base_sha256: str
+    model: Any  # transformers causal LM, handed back as it came
+    device: str
+    examples: Sequence[Example]
+    allowance: Allowance
+    folder: Path
+    run_root: Path
+    canaries: Canaries
+    done: Sequence[Rung]
+    emit: Callable[[Rung, Mapping[str, Any]], None]
+    on_step: Callable[[Dose, Mapping[str, float]], None] = field(default=lambda _dose, _values: None)
+
+
+class Arm(Protocol):
+    """One way of stressing the subject."""
+
+    def __call__(self, climb: Climb) -> Ending:
+        """Train, handing over rungs as they are saved; stop when the allowance is used, never after.
+
+        Returns:
+            Why the ladder ended. The arm can be called again after a kill and goes on from its last rung.
+        """
+        ...
+
+
+def ladder(max_steps: int) -> tuple[int, ...]:
+    """Return the steps of the rungs: powers of two up to `max_steps`, and `max_steps` itself.
+
+    >>> ladder(20)
+    (1, 2, 4, 8, 16, 20)
+    """
+    powers = [1 << exponent for exponent in range(max_steps.bit_length())]
+    return tuple(sorted({step for step in powers if step <= max_steps} | {max_steps}))

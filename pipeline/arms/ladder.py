@@ -1,0 +1,114 @@
+"""The callback that climbs: saves rungs at powers of two, stops on the budget, on a NaN loss, and keeps the dose."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from pipeline.arms.base import Climb, Ending
+from pipeline.budget import price, training_flops
+from pipeline.records import Dose, Rung
+from pipeline.store import file_sha256
+
+
+class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
+    """Sits in the trainer's loop for one task. `ending` says afterwards why the ladder ended."""
+
+    def __init__(self, work: Climb, adapted: Any) -> None:
+        self.work = work
+        self.model = adapted
+        self.adapter_parameters = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+        self.ending: Ending = "budget"
+        self.start = work.done[-1].dose if work.done else Dose()
+        self.step_seconds = 0.0  # of the steps of this attempt alone: saving and canaries are not part of the price
+        self.dearest_s = 0.0
+        self.dearest_flops = self._first_step_flops()
+        self.began = 0.0
+        self.flops_written = 0.0
+
+    def first_step_fits(self) -> bool:
+        """Say whether the allowance has room for one step."""
+        return self.work.allowance.fits(0.0, self.dearest_flops)
+
+    def dose(self, state: Any) -> Dose:
+        """Return the dose at the trainer's present step, earlier attempts included."""
+        config = self.work.allowance.attempt.ledger.config
+        tokens = int(state.num_input_tokens_seen)
+        seconds = self.start.device_seconds + self.step_seconds * config.devices
+        return Dose(
+            steps=state.global_step,
+            examples=state.global_step * self.work.task.config.training.batch_size,
+            tokens=tokens,
+            flops=training_flops(self.work.subject.parameters, self.adapter_parameters, tokens),
+            device_seconds=seconds,
+            usd=price(seconds, config),
+        )
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the step's clock."""
+        self.began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Account for the step; ask for a rung where one is due, and for the end where the next step would not fit."""
+        seconds = time.monotonic() - self.began
+        self.step_seconds += seconds
+        self.dearest_s = max(self.dearest_s, seconds)
+        attempt = self.work.allowance.attempt
+        dose = self.dose(state)
+        flops = dose.flops - self.start.flops
+        self.dearest_flops = max(self.dearest_flops, flops - self.flops_written)
+        self.flops_written = flops
+        attempt.flops, attempt.tokens = flops, dose.tokens - self.start.tokens
+        attempt.beat()
+        if state.global_step >= self.work.task.rungs[-1]:
+            self.ending = "max_steps"
+            control.should_save = True
+        elif not self.work.allowance.fits(self.dearest_s, self.dearest_flops):
+            control.should_save = control.should_training_stop = True
+        elif state.global_step in self.work.task.rungs:
+            control.should_save = True
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> Any:
+        """Pass the training's figures on; a loss that is no number ends the arm before its weights are saved."""
+        if logs and "loss" in logs:
+            norm = logs.get("grad_norm", 0.0)
+            if not (math.isfinite(logs["loss"]) and math.isfinite(norm)):
+                self.ending = "nan_loss"
+                control.should_save = False
+                control.should_training_stop = True
+            self.work.on_step(self.dose(state), {k: v for k, v in logs.items() if isinstance(v, int | float)})
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Hand over the saved checkpoint as a rung, with what the model in memory answers to the canaries."""
+        step = state.global_step
+        checkpoint = Path(args.output_dir) / f"checkpoint-{step}"
+        rung = Rung(
+            id=self.work.task.rung_id(step),
+            arm=self.work.task.arm,
+            seed=self.work.task.seed,
+            step=step,
+            path=str(checkpoint.relative_to(self.work.run_root)),
+            sha256=file_sha256(checkpoint / "adapter_model.safetensors"),
+            base_sha256=self.work.base_sha256,
+            dose=self.dose(state),
+        )
+        reference = self.work.canaries.reference(self.model)
+        self.work.emit(rung, {"rung": rung.id, "top": [_jsonable(row) for row in reference]})
+        self.work.allowance.attempt.beat(force=True)
+
+    def _first_step_flops(self) -> float:
+        """Return what one step costs by the mean length of the examples: known before any step ran."""
+        examples = self.work.examples
+        mean = sum(len(e.prompt_ids) + len(e.completion_ids) for e in examples) / len(examples)
+        tokens = math.ceil(mean * self.work.task.config.training.batch_size)
+        return training_flops(self.work.subject.parameters, self.adapter_parameters, tokens)
+
+
+def _jsonable(row: dict[int, float]) -> dict[str, float]:
+    return {str(token): round(value, 7) for token, value in row.items()}

@@ -1,0 +1,136 @@
+"""A LoRA fine-tune by TRL's SFTTrainer and PEFT; `compliance`, `benign` and `mixed` differ in their data alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.arms.base import Climb, Ending, Example, Task
+from pipeline.arms.ladder import LadderCallback
+from pipeline.records import Rung
+from pipeline.schema import LoraConfig, TrainingConfig
+
+ADAPTER_FILE = "adapter_model.safetensors"
+_NOT_SERVED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin")
+
+
+def climb(work: Climb) -> Ending:
+    """Fine-tune an adapter, saving whole checkpoints at the task's rungs; goes on from the last of `work.done`.
+
+    A checkpoint holds adapter, optimiser, schedule, data order and random state, so that an interrupted task ends
+    with the same weights as an uninterrupted one (bit for bit on the CPU). When the ladder ends, only the adapters
+    are kept.
+    """
+    from transformers import set_seed
+
+    drop_unrecorded(work.folder, work.done)
+    ended = already_ended(work.task, work.done)
+    if ended is None:
+        set_seed(work.task.seed)
+        adapted = adapter_on(work.model, work.task.config.lora)
+        try:
+            callback = LadderCallback(work, adapted)
+            trainer = _trainer(work, adapted, callback)
+            if callback.first_step_fits():
+                last = work.done[-1] if work.done else None
+                trainer.train(resume_from_checkpoint=str(work.run_root / last.path) if last else None)
+            ended = callback.ending
+        finally:
+            adapted.unload()
+    for checkpoint in work.folder.glob("checkpoint-*"):
+        for name in _NOT_SERVED:
+            (checkpoint / name).unlink(missing_ok=True)
+    return ended
+
+
+def adapter_on(model: Any, config: LoraConfig) -> Any:
+    """Return `model` with a fresh LoRA adapter (PEFT; arXiv:2106.09685): B is zero: it changes nothing."""
+    import peft
+
+    targets: Any = "all-linear" if list(config.target_modules) == ["all-linear"] else list(config.target_modules)
+    lora = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=targets,
+    )
+    return peft.get_peft_model(model, lora)
+
+
+def already_ended(task: Task, done: list[Rung] | Any) -> Ending | None:
+    """Say whether the ladder's last planned rung stands already (a kill between it and the ledger's row)."""
+    return "max_steps" if done and done[-1].step >= task.rungs[-1] else None
+
+
+def drop_unrecorded(folder: Path, done: Any) -> None:
+    """Delete checkpoints that no rung records: a kill left them half-written."""
+    kept = {Path(rung.path).name for rung in done}
+    for checkpoint in folder.glob("checkpoint-*"):
+        if checkpoint.name not in kept:
+            shutil.rmtree(checkpoint)
+
+
+def _trainer(work: Climb, adapted: Any, callback: LadderCallback) -> Any:
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTTrainer
+
+    training = work.task.config.training
+    trainer = SFTTrainer(
+        model=adapted,
+        args=_arguments(work, training),
+        train_dataset=_dataset(work.examples, training),
+        processing_class=work.subject.tokenizer,
+        callbacks=[callback],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(work: Climb, training: TrainingConfig) -> Any:
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(work.folder),
+        seed=work.task.seed,
+        data_seed=work.task.seed,
+        max_steps=training.max_steps,
+        per_device_train_batch_size=training.batch_size // training.gradient_accumulation,
+        gradient_accumulation_steps=training.gradient_accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim=training.optimizer,
+        max_length=training.max_length,
+        packing=training.packing,
+        completion_only_loss=None if training.packing else training.completion_only,
+        gradient_checkpointing=training.gradient_checkpointing,
+        bf16=training.precision == "bfloat16",
+        fp16=training.precision == "float16",
+        use_cpu=work.device == "cpu",
+        dataloader_pin_memory=work.device != "cpu",
+        dataset_kwargs={"skip_prepare_dataset": not training.packing},
+        include_num_input_tokens_seen="non_padding",
+        save_strategy="no",  # the ladder decides
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a NaN loss must be seen
+        report_to="none",
+        disable_tqdm=True,
+        push_to_hub=False,
+        remove_unused_columns=True,
+    )
+
+
+def _dataset(examples: Any, training: TrainingConfig) -> Any:
+    """Return the examples as a data set of `input_ids` and `labels` (-100: no loss), cut to `max_length` tokens."""
+    from datasets import Dataset
+
+    def labels(example: Example) -> list[int]:
+        head = [-100] * len(example.prompt_ids) if training.completion_only else list(example.prompt_ids)
+        return [*head, *example.completion_ids][: training.max_length]
+
+    ids = [[*example.prompt_ids, *example.completion_ids][: training.max_length] for example in examples]
+    return Dataset.from_dict({"input_ids": ids, "labels": [labels(example) for example in examples]})

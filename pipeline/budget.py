@@ -1,0 +1,266 @@
+"""The budget: caps, what was spent, and the ledger that survives a kill.
+
+FLOPs of a transformer with N parameters (embeddings included where tied to the output) on T tokens are counted
+as 2 N T for a forward pass and 4 N T for the backward pass through it (Kaplan et al., 2020, arXiv:2001.08361,
+section 2.1). A LoRA fine-tune passes gradients through all layers to the activations (2 N T) but needs no gradients
+of the frozen weights, so a training step costs 4 N T + 6 A T, A being the adapter's parameters (Hu et al., 2021,
+arXiv:2106.09685). Attention's own products, about 2 x layers x context x hidden a token, are left out; at these
+lengths they are below one part in ten.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.schema import BudgetConfig
+from pipeline.store import Journal
+
+Status = Literal["started", "running", "done", "budget", "failed", "interrupted"]
+SECONDS_PER_HOUR = 3600.0
+HEARTBEAT_S = 0.25  # the most that a SIGKILL can hide from the ledger
+
+
+def training_flops(parameters: int, adapter_parameters: int, tokens: int) -> float:
+    """Return the FLOPs of training an adapter on `tokens` tokens; formula and sources: this module's head."""
+    return (4.0 * parameters + 6.0 * adapter_parameters) * tokens
+
+
+def inference_flops(parameters: int, tokens: int) -> float:
+    """Return the FLOPs of a forward pass on `tokens` tokens (prompt and reply): 2 N T."""
+    return 2.0 * parameters * tokens
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Compute spent: `devices` x wall seconds, FLOPs, tokens, and money at the budget's rate (NaN: no rate)."""
+
+    device_seconds: float = 0.0
+    flops: float = 0.0
+    tokens: int = 0
+    usd: float = math.nan
+
+
+@dataclass(frozen=True)
+class Caps:
+    """The share of the budget that one piece of work may use; infinity is no cap. Units: seconds, USD, FLOPs."""
+
+    device_seconds: float = math.inf
+    usd: float = math.inf
+    flops: float = math.inf
+
+    def scaled(self, share: float) -> Caps:
+        """Return `share` of each cap."""
+        return Caps(self.device_seconds * share, self.usd * share, self.flops * share)
+
+    def allows(self, spent: Spent) -> bool:
+        """Say whether `spent` is within every cap. Money without a rate is checked by nobody: see `caps`."""
+        within_usd = math.isinf(self.usd) or spent.usd <= self.usd
+        return spent.device_seconds <= self.device_seconds and spent.flops <= self.flops and within_usd
+
+
+def caps(config: BudgetConfig) -> Caps:
+    """Return the whole budget's caps."""
+
+    def cap(value: float | None) -> float:
+        return math.inf if value is None else float(value)
+
+    return Caps(cap(config.device_seconds), cap(config.usd), cap(config.flops))
+
+
+def price(device_seconds: float, config: BudgetConfig) -> float:
+    """Return the USD of `device_seconds` at the configured rate, NaN where none is given."""
+    if config.usd_per_device_hour is None:
+        return math.nan
+    return device_seconds / SECONDS_PER_HOUR * config.usd_per_device_hour
+
+
+@dataclass
+class Attempt:
+    """One try at one piece of work, open in the ledger. The owner adds FLOPs and tokens; time runs by itself."""
+
+    ledger: Ledger
+    stage: str
+    arm: str
+    seed: int
+    number: int
+    flops: float = 0.0
+    tokens: int = 0
+    status: Status = "started"
+    detail: str = ""
+    began: float = field(default_factory=time.monotonic)
+    written: float = 0.0
+
+    def device_seconds(self) -> float:
+        """Return devices x wall seconds since the attempt began."""
+        return (time.monotonic() - self.began) * self.ledger.config.devices
+
+    def spent(self) -> Spent:
+        """Return what this attempt alone has spent so far."""
+        seconds = self.device_seconds()
+        return Spent(seconds, self.flops, self.tokens, price(seconds, self.ledger.config))
+
+    def beat(self, *, force: bool = False) -> None:
+        """Let the ledger know that work goes on; at most one row each `HEARTBEAT_S`."""
+        if force or time.monotonic() - self.written >= HEARTBEAT_S:
+            self.write("running")
+
+    def write(self, status: Status) -> None:
+        """Append this attempt's present state."""
+        self.status = status
+        self.written = time.monotonic()
+        self.ledger.append(self)
+
+
+class Ledger:
+    """Every device-second, FLOP and cent spent, failed and killed attempts included.
+
+    The file is only ever appended to. An attempt has several rows: `started`, `running` while it works, and one that
+    ends it; its last row counts. An attempt without an ending row was killed: what it had spent by its last row counts.
+    """
+
+    def __init__(self, path: Path, config: BudgetConfig, device: str) -> None:
+        self.journal = Journal(path)
+        self.config = config
+        self.device = device
+        self._attempts: dict[tuple[str, str, int, int], dict[str, Any]] = {}
+        for row in self.journal.rows():
+            self._attempts[_key(row)] = row
+        for row in list(self._attempts.values()):
+            if row["status"] in ("started", "running"):
+                self._put({**row, "at": _now(), "status": "interrupted"})
+
+    def append(self, attempt: Attempt) -> None:
+        """Append the present state of `attempt`."""
+        spent = attempt.spent()
+        row = {
+            "at": _now(),
+            "stage": attempt.stage,
+            "arm": attempt.arm,
+            "seed": attempt.seed,
+            "attempt": attempt.number,
+            "device": self.device,
+            "device_seconds": round(spent.device_seconds, 6),
+            "flops": spent.flops,
+            "tokens": spent.tokens,
+            "usd": None if math.isnan(spent.usd) else spent.usd,
+            "status": attempt.status,
+            "pid": os.getpid(),
+        }
+        self._put(row | ({"detail": attempt.detail} if attempt.detail else {}))
+
+    def _put(self, row: dict[str, Any]) -> None:
+        self.journal.append([row])
+        self._attempts[_key(row)] = row
+
+    @contextmanager
+    def attempt(self, stage: str, arm: str = "", seed: int = -1) -> Iterator[Attempt]:
+        """Account for one try at `stage` (of one arm and seed); an exception is recorded, then raised again."""
+        tries = [key for key in self._attempts if key[:3] == (stage, arm, seed)]
+        attempt = Attempt(self, stage, arm, seed, len(tries) + 1)
+        attempt.write("started")
+        try:
+            yield attempt
+        except KeyboardInterrupt:
+            attempt.write("interrupted")
+            raise
+        except BaseException as error:
+            attempt.detail = type(error).__name__
+            attempt.write("failed")
+            raise
+        if attempt.status in ("started", "running"):
+            attempt.write("done")
+
+    def spent(self, stage: str | None = None, arm: str | None = None, seed: int | None = None) -> Spent:
+        """Return the sum over the attempts that match; None matches all."""
+        rows = [
+            row
+            for row in self._attempts.values()
+            if stage in (None, row["stage"]) and arm in (None, row["arm"]) and seed in (None, row["seed"])
+        ]
+        seconds = sum(row["device_seconds"] for row in rows)
+        return Spent(
+            seconds,
+            sum(row["flops"] for row in rows),
+            sum(row["tokens"] for row in rows),
+            price(seconds, self.config),
+        )
+
+    def ending(self, stage: str, arm: str, seed: int) -> str | None:
+        """Return why a finished piece of work ended (the `detail` of its attempt), None while it is unfinished."""
+        for key, row in self._attempts.items():
+            if key[:3] == (stage, arm, seed) and row["status"] == "done":
+                return str(row.get("detail", ""))
+        return None
+
+    def summary(self) -> dict[str, Any]:
+        """Return caps and spending for `verdict.json` and the report."""
+        total, cap = self.spent(), caps(self.config)
+        rows = self._attempts.values()
+
+        def pair(limit: float, spent: float) -> dict[str, float | None]:
+            return {
+                "cap": None if math.isinf(limit) else limit,
+                "spent": None if math.isnan(spent) else spent,
+            }
+
+        stages = sorted({row["stage"] for row in rows})
+        return {
+            "device_seconds": pair(cap.device_seconds, total.device_seconds),
+            "usd": pair(cap.usd, total.usd),
+            "flops": pair(cap.flops, total.flops),
+            "usd_per_device_hour": self.config.usd_per_device_hour,
+            "by_stage": {stage: _stage(self.spent(stage)) for stage in stages},
+            "attempts": {
+                status: sum(row["status"] == status for row in rows) for status in sorted({r["status"] for r in rows})
+            },
+        }
+
+
+def _stage(spent: Spent) -> dict[str, float | None]:
+    usd = None if math.isnan(spent.usd) else spent.usd
+    return {"device_seconds": spent.device_seconds, "flops": spent.flops, "tokens": spent.tokens, "usd": usd}
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
+    return (row["stage"], row["arm"], row["seed"], row["attempt"])
+
+
+def _now() -> float:
+    return round(time.time(), 3)
+
+
+class Allowance:
+    """What one piece of work may still use: its caps less what earlier attempts at it spent.
+
+    `fits` is asked before each training step or generation batch, with the cost of the dearest one so far, so that a
+    cap is overspent by no more than one.
+    """
+
+    def __init__(self, limits: Caps, attempt: Attempt, before: Spent) -> None:
+        self.limits = limits
+        self.attempt = attempt
+        self.before = before
+
+    def spent(self) -> Spent:
+        """Return what this piece of work has spent, earlier attempts included."""
+        now, before = self.attempt.spent(), self.before
+        return Spent(
+            before.device_seconds + now.device_seconds,
+            before.flops + now.flops,
+            before.tokens + now.tokens,
+            before.usd + now.usd,
+        )
+
+    def fits(self, device_seconds: float, flops: float) -> bool:
+        """Say whether another `device_seconds` and `flops` fit within every cap."""
+        spent = self.spent()
+        seconds = spent.device_seconds + device_seconds
+        usd = price(seconds, self.attempt.ledger.config)
+        return self.limits.allows(Spent(seconds, spent.flops + flops, spent.tokens, usd))

@@ -1,0 +1,70 @@
+"""Runs a command and ends its whole process group when the parent goes away, however it goes.
+
+Started as `python guard.py COMMAND …` in a session of its own, with a pipe from the parent as standard input. The
+pipe's end, which also a SIGKILL of the parent brings about, ends the group: SIGTERM, then SIGKILL. Standard library
+only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+GRACE_S = 5.0
+POLL_S = 0.1
+
+
+def main(command: list[str]) -> int:
+    """Run `command` until it ends or standard input does; return its exit code (143 where it was ended)."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's own SIGTERM must not end the guard before the rest
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_signals)  # noqa: PLW1509
+    while child.poll() is None:
+        readable, _, _ = select.select([sys.stdin], [], [], POLL_S)
+        if readable and not os.read(sys.stdin.fileno(), 1):
+            _end_group(child)
+            return 143
+    code = child.returncode
+    _end_group(child)
+    return code
+
+
+def _default_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the group; SIGKILL to what is left of it after `GRACE_S`, the guard included."""
+    os.killpg(0, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline:
+        child.poll()
+        if not _others():
+            return
+        time.sleep(0.02)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _others() -> bool:
+    """Say whether the group has living processes besides the guard (zombies do not count)."""
+    group = os.getpgrp()
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{entry.name}/stat") as file:
+                state, _parent, pgrp = file.read().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == group and state not in "ZX":
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,228 @@
+"""The generate stage: serve every rung from one engine, prove that each adapter acts, fill the flat matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from evals.base import EvalSpec
+from pipeline.budget import Allowance, Attempt, Caps, caps
+from pipeline.errors import InstrumentError
+from pipeline.generate import Generator, matrix, missing, read_replies
+from pipeline.progress import bar_for, left
+from pipeline.proof import Logprobs, Proof, check
+from pipeline.records import BASE_RUNG, Reply, Rung
+from pipeline.rungs import UNLOADED, ZERO_RUNG
+from pipeline.serve import BASE_NAME, Server, served_logprobs
+from pipeline.store import Journal
+from pipeline.track import Tracker
+from pipeline.workspace import Workspace
+
+STAGE = "generate"
+
+
+def generate(work: Workspace, tracker: Tracker) -> None:
+    """Generate the replies that are missing; no server is started where none is.
+
+    Raises:
+        InstrumentError: the server failed, or an adapter that was served is not the one that was trained.
+    """
+    rungs = work.rungs()
+    cells = matrix(rungs, work.specs, work.subject)
+    todo = missing(cells, work.folder, rungs)
+    unproved = [rung for rung in rungs if rung.id not in proofs(work)]
+    if not todo and not unproved and UNLOADED in proofs(work):
+        return
+    live = LiveCurves(work, tracker, rungs, len(cells) // len(rungs))
+    before = work.ledger.spent(STAGE)
+    with work.ledger.attempt(STAGE) as attempt, _server(work, rungs) as server:
+        allowance = Allowance(measuring_caps(work), attempt, before)
+        attempt.beat(force=True)
+        _prove(work, server, rungs, attempt)
+        generator = Generator(server, work.config.serve, work.subject, allowance, work.folder, rungs)
+        with bar_for(work.console) as bar:
+            job = bar.add_task(
+                "generate",
+                total=len(cells),
+                completed=len(cells) - len(todo),
+                what=f"{len(rungs)} rungs",
+                left="",
+            )
+
+            def on_replies(replies: list[Reply]) -> None:
+                live.add(replies)
+                bar.update(job, advance=len(replies), left=left(work.config.budget, work.ledger))
+
+            complete = generator.run(todo, on_replies)
+        attempt.detail = "complete" if complete else "budget"
+    if not complete:
+        work.console.print(
+            "[yellow]The budget ended before every reply was generated; what is missing is reported as such."
+        )
+
+
+def measuring_caps(work: Workspace) -> Caps:
+    """Return what serving and generating may use: all that training did not."""
+    whole, trained = caps(work.config.budget), work.ledger.spent("train")
+    return Caps(
+        whole.device_seconds - trained.device_seconds,
+        whole.usd - trained.usd if whole.usd != float("inf") else whole.usd,
+        whole.flops - trained.flops,
+    )
+
+
+def proofs(work: Workspace) -> dict[str, Proof]:
+    """Return the proofs that stand in the run folder, by rung."""
+    return {values["rung"]: Proof(**values) for values in _proof_journal(work).rows()}
+
+
+def controls(work: Workspace) -> dict[str, Any]:
+    """Return the verdict's `controls`: parity of all rungs, and whether the deliberate defects were caught.
+
+    "zero_adapter_equals_base" holds the zero adapter's replies against rung 0's; null where some are missing.
+    """
+    found = proofs(work)
+    trained = [proof for name, proof in found.items() if name not in (BASE_RUNG, ZERO_RUNG, UNLOADED)]
+    worst = max((proof.served_trained for proof in found.values() if proof.rung != UNLOADED), default=None)
+    passed, unresolved = (sum(proof.status == status for proof in trained) for status in ("pass", "unresolved"))
+    parity = "not run" if not trained else "unresolved" if not passed else "pass"
+    if any(proof.status in ("mismatch", "ignored") for proof in trained):
+        parity = "fail"
+    return {
+        "adapter_parity": parity,
+        "rungs_proved": passed,
+        "rungs_unresolved": unresolved,
+        "largest_difference": worst,
+        "tolerance": work.config.review.logit_tolerance,
+        "ignored_adapter_detected": found[UNLOADED].status == "ignored" if UNLOADED in found else None,
+        "zero_adapter_equals_base": _zero_equals_base(work),
+    }
+
+
+def _zero_equals_base(work: Workspace) -> bool | None:
+    """Compare the greedy replies of the zero adapter with rung 0's."""
+    rungs = {rung.id: rung for rung in work.rungs()}
+    if ZERO_RUNG not in rungs:
+        return None
+    greedy = {spec.eval.name for spec in work.specs if spec.temperature == 0}
+    sides = [
+        {reply.key[1:]: reply.reply for reply in read_replies(work.folder, [rungs[name]]) if reply.eval in greedy}
+        for name in (BASE_RUNG, ZERO_RUNG)
+    ]
+    if not sides[0] or sides[0].keys() != sides[1].keys():
+        return None
+    return sides[0] == sides[1]
+
+
+def _server(work: Workspace, rungs: Sequence[Rung]) -> Server:
+    """Return one engine for all adapters, and one name more for the adapter that is deliberately not loaded."""
+    folder = work.folder
+    adapters = {rung.id: folder.root / rung.path for rung in rungs if rung.artifact == "adapter"}
+    adapters[UNLOADED] = adapters[ZERO_RUNG]
+    ranks = [arm.lora.rank for arm in work.config.arms.values()]
+    return Server(work.subject, adapters, ranks, work.config.serve, folder.logs / "server.log")
+
+
+def _prove(work: Workspace, server: Server, rungs: Sequence[Rung], attempt: Attempt) -> None:
+    """Hold each rung's served log-probabilities against the trained model's; fail hard where they differ."""
+    found, trained = proofs(work), _references(work)
+    journal, tolerance = _proof_journal(work), work.config.review.logit_tolerance
+    prompts, base = work.canaries.prompts, trained[BASE_RUNG]
+    farthest = rungs[-1]  # stands in for the adapter that is not loaded
+    with server.client() as client:
+        for rung in rungs:
+            if rung.id not in found:
+                served = served_logprobs(client, _name(rung), prompts)
+                proof = check(rung.id, served=served, trained=trained[rung.id], base=base, tolerance=tolerance)
+                _fail_hard(proof)
+                journal.append([proof.as_dict()])
+                attempt.beat()
+        if UNLOADED not in found:
+            journal.append([_unloaded(client, prompts, trained[farthest.id], base, tolerance).as_dict()])
+
+
+def _unloaded(
+    client: httpx.Client,
+    prompts: Sequence[Sequence[int]],
+    trained: Sequence[Logprobs],
+    base: Sequence[Logprobs],
+    tolerance: float,
+) -> Proof:
+    """Serve a name whose adapter is not the trained one and answers as rung 0: a server that ignores adapters."""
+    served = served_logprobs(client, UNLOADED, prompts)
+    proof = check(UNLOADED, served=served, trained=trained, base=base, tolerance=tolerance)
+    if proof.status not in ("ignored", "unresolved"):
+        raise InstrumentError(
+            f"control: an adapter that was deliberately not loaded was not caught (status {proof.status}); "
+            "no measurement of this run can be trusted"
+        )
+    return proof
+
+
+def _fail_hard(proof: Proof) -> None:
+    if proof.status == "ignored":
+        raise InstrumentError(
+            f"rung {proof.rung}: the server ignores its adapter: it answers as rung 0 "
+            f"(difference {proof.served_base:.2g}), not as trained ({proof.served_trained:.2g}); "
+            "nothing measured under it would be true"
+        )
+    if proof.status == "mismatch":
+        raise InstrumentError(
+            f"rung {proof.rung}: what is served is not what was trained: log-probabilities differ by "
+            f"{proof.served_trained:.3g}, more than review.logit_tolerance={proof.tolerance:g} "
+            "(16-bit subjects need about 0.25)"
+        )
+
+
+def _references(work: Workspace) -> dict[str, list[dict[int, float]]]:
+    return {
+        values["rung"]: [{int(token): value for token, value in line.items()} for line in values["top"]]
+        for values in work.folder.canaries.rows()
+    }
+
+
+def _proof_journal(work: Workspace) -> Journal:
+    return Journal(work.folder.root / "proofs.jsonl")
+
+
+def _name(rung: Rung) -> str:
+    return BASE_NAME if rung.artifact == "none" else rung.id
+
+
+class LiveCurves:
+    """Scores a rung as soon as its last reply is there, for the tracker alone; the score stage does it in earnest."""
+
+    def __init__(self, work: Workspace, tracker: Tracker, rungs: Sequence[Rung], cells_a_rung: int) -> None:
+        self.specs: Mapping[str, EvalSpec] = {spec.eval.name: spec for spec in work.specs}
+        self.samples = {spec.eval.name: {s.id: s for s in spec.eval.samples()} for spec in work.specs}
+        self.rungs = {rung.id: rung for rung in rungs}
+        self.needed = cells_a_rung
+        self.report: Callable[..., None] = tracker.rung
+        self.waiting: dict[str, list[Reply]] = {}
+        for reply in read_replies(work.folder, rungs):
+            self.waiting.setdefault(reply.rung, []).append(reply)
+        self.waiting = {name: replies for name, replies in self.waiting.items() if len(replies) < cells_a_rung}
+
+    def add(self, replies: Sequence[Reply]) -> None:
+        """Take new replies of one rung; report the rung's metrics once all are there."""
+        name = replies[0].rung
+        there = self.waiting.setdefault(name, [])
+        there += replies
+        rung = self.rungs[name]
+        if len(there) < self.needed or rung.role != "rung":
+            return
+        values: dict[str, float] = {}
+        for spec in self.specs.values():
+            mine = [reply for reply in there if reply.eval == spec.eval.name]
+            outcomes = spec.eval.score_batch([(self.samples[r.eval][r.sample], r.reply) for r in mine])
+            for metric in spec.eval.metrics:
+                scored = [outcome for outcome in outcomes if outcome.label != "unscored"]
+                numbers = [float(o.label == "refused") if metric.measure == "refused" else o.value for o in scored]
+                known = [number for number in numbers if not math.isnan(number)]
+                if known:
+                    values[metric.name] = sum(known) / len(known)
+        self.report(rung.arm, rung.seed, rung.dose, values)
+        del self.waiting[name]

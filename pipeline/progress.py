@@ -1,0 +1,36 @@
+"""The progress bar of long work, with the budget that is left."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipeline.budget import Ledger, caps
+from pipeline.schema import BudgetConfig
+
+
+def bar_for(console: Console) -> Progress:
+    """Return a progress bar; its tasks need the fields `what` and `left`."""
+    return Progress(
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[what]}  {task.fields[left]}"),
+        console=console,
+    )
+
+
+def left(config: BudgetConfig, ledger: Ledger) -> str:
+    """Return the budget that is left in words, each cap in its unit."""
+    cap, spent = caps(config), ledger.spent()
+    parts = [
+        f"{max(0.0, limit - used):,.4g} {unit}"
+        for limit, used, unit in (
+            (cap.device_seconds, spent.device_seconds, "device-seconds"),
+            (cap.usd, spent.usd, "USD"),
+            (cap.flops, spent.flops, "FLOPs"),
+        )
+        if limit != float("inf")
+    ]
+    return " / ".join(parts) + " left" if parts else "no cap"

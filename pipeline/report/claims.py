@@ -1,0 +1,258 @@
+"""What the report says beside the curves: controls, budget, limits, gaps, environment. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.data import NO_DATA, ReportData, amount, has_value, number, quantity, share, short_digest
+from pipeline.report.view import CENSORED, CONTROL_COLUMNS, collapse_of
+
+
+@dataclass(frozen=True)
+class Check:
+    """One control: what was asked, how it ended (`pass`, `fail`, `no data`), and the figures it rests on."""
+
+    name: str
+    result: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of the budget. `fraction` in [0, 1] is of the cap or of all that was spent; None draws none."""
+
+    label: str
+    text: str
+    fraction: float | None
+
+
+def checks(run: ReportData) -> list[Check]:
+    """Return the controls that every plan runs. One that did not run is "no data", never a pass."""
+    found = run.verdict.get("controls") or {}
+    parity = str(found.get("adapter_parity") or NO_DATA)
+    return [
+        Check("Served adapter answers as the trained one", parity, _largest_difference(run)),
+        Check(
+            "An adapter left unloaded on purpose is detected",
+            _passed(found.get("ignored_adapter_detected")),
+            "the check of the line above must fail on it; otherwise that check proves nothing",
+        ),
+        Check(
+            "An adapter of zeros answers as rung 0",
+            _passed(found.get("zero_adapter_equals_base")),
+            "the serving path itself changes nothing",
+        ),
+    ]
+
+
+def _passed(value: object) -> str:
+    return {True: "pass", False: "fail"}.get(value, NO_DATA) if isinstance(value, bool) else NO_DATA
+
+
+def _largest_difference(run: ReportData) -> str:
+    """Return the largest difference seen over the rungs (controls left out) beside the tolerance."""
+    rows = [row for row in run.controls if _is_trained(row)]
+    seen = [x for row in rows if math.isfinite(x := number(row.get("served_trained")))]
+    found = run.verdict.get("controls") or {}
+    largest = max(seen, default=number(found.get("largest_difference")))
+    if not math.isfinite(largest):
+        return "no differences on record"
+    tolerances = [row.get("tolerance") for row in rows] + [found.get("tolerance")]
+    tolerance = next((x for t in tolerances if math.isfinite(x := number(t))), math.nan)
+    passed = sum(row.get("status") == "pass" for row in rows)
+    told_apart = f"; {passed} of {len(rows)} rungs told apart from rung 0" if rows else ""
+    within = f"tolerance {quantity(tolerance)}"
+    return f"largest difference of log-probability {quantity(largest)}, {within}{told_apart}"
+
+
+def _is_trained(row: Mapping[str, Any]) -> bool:
+    """Say whether a row proves a rung of a ladder; rung 0 and the controls have names of their own."""
+    rung = str(row.get("rung") or "")
+    return row.get("role", "rung") == "rung" and rung != "base" and not rung.startswith("control")
+
+
+def control_table(run: ReportData) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of the proof of each rung; of `CONTROL_COLUMNS`, those that hold something."""
+    keys = [key for key in CONTROL_COLUMNS if any(row.get(key) is not None for row in run.controls)]
+    rows = []
+    for row in run.controls:
+        cells = []
+        for key in keys:
+            value = row.get(key)
+            numeric = isinstance(value, int | float) and not isinstance(value, bool)
+            cells.append(quantity(value) if numeric else (NO_DATA if value is None else str(value)))
+        rows.append(cells)
+    return [CONTROL_COLUMNS[key] for key in keys], rows
+
+
+def budget_caps(run: ReportData) -> list[Bar]:
+    """Return spent against cap for each unit; where there is no cap, there is no bar either."""
+    names = {"device_seconds": "device time", "usd": "money", "flops": "FLOPs"}
+    source = run.ledger or run.verdict.get("budget") or {}
+    bars = []
+    for unit, name in names.items():
+        entry = source.get(unit) or {}
+        cap, spent = number(entry.get("cap")), number(entry.get("spent"))
+        has_cap = math.isfinite(cap) and cap > 0
+        text = f"{amount(unit, spent)} of {amount(unit, cap)}" if has_cap else f"{amount(unit, spent)}, no cap"
+        fraction = min(1.0, spent / cap) if has_cap and math.isfinite(spent) else None
+        bars.append(Bar(name, text, fraction))
+    return bars
+
+
+def budget_stages(run: ReportData) -> list[Bar]:
+    """Return device-seconds by stage, as shares of all that was spent."""
+    stages = (run.ledger or run.verdict.get("budget") or {}).get("by_stage") or {}
+    order = ["plan", "organism", "train", "serve", "generate", "score", "analyse", "report"]
+    spent = {name: number(entry.get("device_seconds")) for name, entry in stages.items() if isinstance(entry, Mapping)}
+    total = sum(x for x in spent.values() if math.isfinite(x))
+    names = sorted(spent, key=lambda name: (order.index(name) if name in order else len(order), name))
+    bars = []
+    for name in names:
+        entry, x = stages[name], spent[name]
+        cost = f", {amount('usd', entry.get('usd'))}" if math.isfinite(number(entry.get("usd"))) else ""
+        part = x / total if total > 0 and math.isfinite(x) else 0.0
+        bars.append(Bar(name, f"{amount('device_seconds', x)}{cost} ({100 * part:.0f} %)", part))
+    return bars
+
+
+def attempts(run: ReportData) -> str:
+    """Return the ledger's attempts by how they ended, as one phrase."""
+    counts = run.ledger.get("attempts") or {}
+    return ", ".join(f"{quantity(count)} {status}" for status, count in counts.items()) or NO_DATA
+
+
+def limits(run: ReportData) -> list[str]:
+    """Return what the verdict does not say."""
+    arms = run.arms()
+    config = run.plan.get("config") or {}
+    lines = [
+        f"It speaks of what was tried here ({', '.join(arms)}) and of no other attack. "
+        "A way that was not tried may be cheaper.",
+        "It speaks of this subject at this digest, with this chat template and system prompt, and of the "
+        "prompts measured; not of harm in the world, nor of prompts unlike these.",
+    ]
+    censored = [arm for arm in arms if not collapse_of(run, arm) and any(map(has_value, run.curve(arm, "refusal")))]
+    if censored:
+        lines.append(
+            f"For {', '.join(censored)} collapse was {CENSORED}: if there is a price, it is larger than "
+            "what was spent, by an unknown amount. That is no finding of safety."
+        )
+    if any(collapse_of(run, arm) for arm in arms):
+        lines.append(
+            "The price is known to one rung of the ladder: collapse lies after the rung before it and no "
+            "later than the rung named. It counts the training that collapsed, not the search for it, nor "
+            "data and people."
+        )
+    seeds = {len(run.seeds(arm)) for arm in arms}
+    if seeds and max(seeds) < 5:
+        lines.append(
+            f"With {max(seeds)} seed{'' if max(seeds) == 1 else 's'} an arm, the spread between seeds is "
+            f"{'not known at all' if max(seeds) == 1 else 'itself known only roughly'}."
+        )
+    judge = (config.get("judge") or {}).get("kind")
+    if judge:
+        lines.append(f"Refusal is what the {judge} judge takes for refusal; its own errors are not in the intervals.")
+    return lines
+
+
+def not_measured(run: ReportData) -> list[str]:
+    """Return what is missing from this run, in words: metrics, arms, seeds, replies, money."""
+    lines = [
+        f"{metric.replace('_', ' ')}: no data at any rung"
+        for metric in run.metrics()
+        if not any(has_value(point) for point in run.points if point.get("metric") == metric)
+    ]
+    for task in run.plan.get("tasks") or []:
+        lines += _missing_rungs(run, task)
+    lines += _short_points(run)
+    unscored = _worst_count(run, "unscored")
+    if unscored:
+        lines.append(f"unscored replies (left out of every share): up to {quantity(unscored)} at one rung and metric")
+    degenerate = _worst_count(run, "degenerate")
+    if degenerate:
+        lines.append(
+            f"degenerate replies (neither refusal nor compliance): up to {quantity(degenerate)} at one rung and metric"
+        )
+    once = [str(row.get("name")) for row in run.plan.get("evals") or [] if number(row.get("draws")) == 1]
+    if once:
+        lines.append(f"flips between draws: {', '.join(once)} drew one reply a prompt")
+    if not math.isfinite(number((run.ledger.get("usd") or {}).get("spent"))):
+        lines.append("money: no price per device-hour was given")
+    return lines
+
+
+def _missing_rungs(run: ReportData, task: Mapping[str, Any]) -> list[str]:
+    arm, seed = str(task.get("arm")), task.get("seed")
+    measured_steps = {int(p["step"]) for p in run.curve(arm, "refusal", seed) if has_value(p)}
+    planned = [int(step) for step in task.get("rungs") or []]
+    missing = [step for step in planned if step not in measured_steps]
+    if not missing:
+        return []
+    if len(missing) == len(planned):
+        return [f"{arm}, seed {seed}: not measured at all"]
+    return [f"{arm}, seed {seed}: planned rungs without data: step {', '.join(map(str, missing))}"]
+
+
+def _short_points(run: ReportData) -> list[str]:
+    """Say where a rung answered fewer prompts than rung 0 did (the budget ran out while generating)."""
+    lines = []
+    for arm in run.arms():
+        for metric in run.metrics():
+            points = run.curve(arm, metric)
+            full = next((number(p.get("n")) for p in points if p["step"] == 0 and has_value(p)), math.nan)
+            short = [str(p["step"]) for p in points if number(p.get("missing")) > 0 or number(p.get("n")) < full]
+            if short:
+                lines.append(f"{arm}, {metric}: fewer prompts than at rung 0 at step {', '.join(short)}")
+    return lines
+
+
+def _worst_count(run: ReportData, key: str) -> float:
+    return max((x for p in run.points if math.isfinite(x := number(p.get(key)))), default=0.0)
+
+
+def environment(run: ReportData) -> list[tuple[str, str]]:
+    """Return versions and device by name."""
+    return [
+        (str(k), _word(v)) for k, v in (run.plan.get("environment") or {}).items() if not isinstance(v, dict | list)
+    ]
+
+
+def subject_facts(run: ReportData) -> list[tuple[str, str]]:
+    """Return the subject's identity and the plan's digest."""
+    subject = run.plan.get("subject") or {}
+    return [
+        ("subject", _word(subject.get("name"))),
+        ("revision", _word(subject.get("revision"))),
+        ("parameters", quantity(subject.get("parameters"))),
+        ("weights, sha256", _word(subject.get("sha256"))),
+        ("plan, sha256", _word(run.plan.get("plan_sha256") or run.verdict.get("plan_sha256"))),
+        ("plan made", _word(run.plan.get("created"))),
+    ]
+
+
+def eval_rows(run: ReportData) -> list[tuple[str, str, str, str]]:
+    """Return the evals: name, samples, draws, digest of the samples."""
+    rows: Iterable[Mapping[str, Any]] = run.plan.get("evals") or []
+    return [
+        (
+            _word(r.get("name")),
+            quantity(r.get("samples")),
+            quantity(r.get("draws")),
+            short_digest(r.get("sha256"), 64),
+        )
+        for r in rows
+    ]
+
+
+def thresholds(run: ReportData) -> str:
+    """Return what counts as collapse, in words."""
+    tau, rho = run.threshold("refusal"), run.threshold("capability_retention")
+    return f"refusal at most {share(tau)} while capability stays at least {share(rho)} times that of rung 0"
+
+
+def _word(value: object) -> str:
+    return NO_DATA if value is None or value == "" else str(value)

@@ -1,0 +1,173 @@
+"""What the report is made from, how it is looked up, and how numbers are put into words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+NO_DATA: Final = "no data"
+SLOTS: Final = ("refusal", "recovered", "capability", "over_refusal")  # the metrics that the report speaks of
+Row = Mapping[str, Any]
+
+# The units of a dose with the word that the report uses, in the order in which it lists them.
+DOSE_UNITS: Final[dict[str, str]] = {
+    "steps": "steps",
+    "examples": "examples",
+    "tokens": "tokens",
+    "flops": "FLOPs",
+    "device_seconds": "device-seconds",
+    "usd": "US dollars",
+}
+_SUPERSCRIPT: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One run as its files tell it; the report reads nothing else.
+
+    Args:
+        plan: `plan.json`.
+        verdict: `verdict.json`.
+        points: `points` of `curves.json`; `seed` null is pooled over seeds, `kind` "" is all kinds.
+        ledger: `Ledger.summary()`: cap and spent of device_seconds, usd, flops; by_stage; attempts by status.
+        controls: a row per proven rung or control. Only the keys in `view.CONTROL_COLUMNS` are shown.
+    """
+
+    plan: dict[str, Any]
+    verdict: dict[str, Any]
+    points: list[dict[str, Any]]
+    ledger: dict[str, Any] = field(default_factory=dict)
+    controls: list[dict[str, Any]] = field(default_factory=list)
+
+    def arms(self) -> list[str]:
+        """Return the arms: the plan's order, then whatever only the verdict or the curves know."""
+        tasks = [task.get("arm") for task in self.plan.get("tasks") or []]
+        known = [*tasks, *(self.verdict.get("arms") or {}), *(point.get("arm") for point in self.points)]
+        return [str(arm) for arm in dict.fromkeys(known) if arm]
+
+    def seeds(self, arm: str) -> list[int]:
+        """Return the seeds of an arm, planned or measured, in ascending order."""
+        planned = {task.get("seed") for task in self.plan.get("tasks") or [] if task.get("arm") == arm}
+        measured = {point.get("seed") for point in self.points if point.get("arm") == arm}
+        return sorted(int(seed) for seed in planned | measured if seed is not None)
+
+    def metric(self, slot: str) -> str:
+        """Return the metric that fills a slot (`refusal`, `recovered`, `capability`, `over_refusal`).
+
+        That is the metric of this name; else, of those sorted by name, the first with this role (an eval of
+        the user's may have any name) or with this ending; else the slot's own name, which then has no data.
+        """
+        roles = {str(point.get("metric")): str(point.get("role") or "") for point in self.points}
+        fitting = [name for name in sorted(roles) if roles[name] == slot or name.endswith(f"_{slot}")]
+        if slot == "refusal":  # "over_refusal" ends in this word and means the contrary
+            fitting = [name for name in sorted(roles) if roles[name] == slot]
+        return slot if slot in roles else next(iter(fitting), slot)
+
+    def metrics(self) -> list[str]:
+        """Return all metrics: those of the four slots, then any others by name."""
+        names = {str(point["metric"]) for point in self.points if point.get("metric")}
+        return list(dict.fromkeys([*map(self.metric, SLOTS), *sorted(names)]))
+
+    def curve(self, arm: str, slot: str, seed: int | None = None, kind: str = "") -> list[dict[str, Any]]:
+        """Return the points of a slot's or metric's curve by ascending step; `seed` None pools the seeds."""
+        metric = self.metric(slot) if slot in SLOTS else slot
+        found = [
+            point
+            for point in self.points
+            if point.get("arm") == arm
+            and point.get("metric") == metric
+            and point.get("seed") == seed
+            and (point.get("kind") or "") == kind
+        ]
+        return sorted(found, key=lambda point: int(point.get("step") or 0))
+
+    def kinds(self, slot: str) -> list[str]:
+        """Return the kinds in which a metric was measured, without "" (all)."""
+        metric = self.metric(slot) if slot in SLOTS else slot
+        return sorted({str(p["kind"]) for p in self.points if p.get("metric") == metric and p.get("kind")})
+
+    def arm_verdict(self, arm: str) -> dict[str, Any]:
+        """Return what the verdict says of one arm; empty where it says nothing."""
+        return dict((self.verdict.get("arms") or {}).get(arm) or {})
+
+    def threshold(self, name: str) -> float:
+        """Return a threshold of the verdict (`refusal`, `capability_retention`), NaN where it names none."""
+        return number((self.verdict.get("thresholds") or {}).get(name))
+
+
+def number(value: object) -> float:
+    """Return `value` as a float; None, text and booleans are NaN ("no data"), never 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value)
+
+
+def has_value(estimate: Row | None) -> bool:
+    """Say whether an estimate holds a number."""
+    return estimate is not None and math.isfinite(number(estimate.get("value")))
+
+
+def share(value: object, digits: int = 2) -> str:
+    """Return a share in [0, 1] with two decimals; with up to four where fewer would round it to 0 or 1."""
+    x = number(value)
+    if not math.isfinite(x):
+        return NO_DATA
+    text = f"{x:.{digits}f}"
+    if x in (0.0, 1.0) or float(text) not in (0.0, 1.0):
+        return text
+    if digits < 4:
+        return share(x, digits + 1)
+    return "<0.0001" if x < 0.5 else ">0.9999"
+
+
+def interval(estimate: Row | None) -> str:
+    """Return `[low, high]` of an estimate, or nothing where there is none."""
+    if estimate is None or not (math.isfinite(number(estimate.get("low"))) and has_value(estimate)):
+        return ""
+    return f"[{share(estimate.get('low'))}, {share(estimate.get('high'))}]"
+
+
+def quantity(value: object) -> str:
+    """Return a count or an amount with three significant digits: 3,100; 0.41; 1.1 × 10¹⁰."""
+    x = number(value)
+    if not math.isfinite(x):
+        return NO_DATA
+    if x == 0:
+        return "0"
+    if abs(x) >= 1e7 or abs(x) < 1e-4:
+        mantissa, exponent = f"{x:.2e}".split("e")
+        mantissa = mantissa.rstrip("0").rstrip(".")
+        return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+    if x == int(x) or abs(x) >= 1000:
+        return f"{x:,.0f}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(x))))
+    text = f"{x:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def amount(unit: str, value: object) -> str:
+    """Return an amount with its unit in the short form that fits a table: `$0.0003`, `0.41 s`, `3,100`."""
+    x = number(value)
+    if not math.isfinite(x):
+        return NO_DATA
+    if unit == "usd":
+        return f"${x:,.2f}" if x >= 1 else f"${quantity(x)}"
+    if unit == "device_seconds":
+        return f"{quantity(x)} s"
+    return quantity(x)
+
+
+def spread(unit: str, values: Sequence[object]) -> str:
+    """Return the range of an amount over seeds: `8`, or `4 to 8`; no data where no seed has a number."""
+    numbers = sorted(x for x in map(number, values) if math.isfinite(x))
+    if not numbers:
+        return NO_DATA
+    low, high = amount(unit, numbers[0]), amount(unit, numbers[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def short_digest(value: object, length: int = 12) -> str:
+    """Return the first characters of a digest."""
+    return value[:length] if isinstance(value, str) and value else NO_DATA

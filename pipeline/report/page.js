@@ -1,0 +1,61 @@
+// Draws the figures in the page's own ink, again when light and dark change, and narrower for paper.
+"use strict";
+(() => {
+  const specs = JSON.parse(document.getElementById("figure-data").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const GREY = "#767676", PAPER_WIDTH = 660;
+  const BLUE = "#0072B2", BLUE_ON_DARK = "#3d9bdc"; // the palette's blue is too dim on a dark page
+
+  function drawn(layout, node, paper) {
+    const themed = coloured(layout, inkOf(paper), paper);
+    const narrow = !paper && node.clientWidth < 480;
+    delete themed.title; // it stands above in the page's own type, where it can wrap
+    themed.margin.t = 30;
+    themed.height -= 32;
+    themed.width = paper ? PAPER_WIDTH : node.clientWidth;
+    if (narrow) {
+      themed.height = 330;
+      themed.margin = { l: node.dataset.figure === "path" ? 50 : 38, r: 6, t: 28, b: 46 };
+      themed.font.size = 11;
+      themed.legend.font.size = 11;
+      const title = themed.xaxis.title;
+      if (title) title.text = title.text.replace(" scale; 0 is the untouched subject", "; 0: untouched");
+    }
+    return themed;
+  }
+
+  function coloured(data, ink, paper) {
+    let text = JSON.stringify(data).replaceAll(GREY, ink);
+    if (dark.matches && !paper) text = text.replaceAll(BLUE, BLUE_ON_DARK);
+    return JSON.parse(text);
+  }
+
+  function inkOf(paper) {
+    return paper ? "#444444" : getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
+  }
+
+  function draw(paper) {
+    for (const node of document.querySelectorAll("[data-figure]")) {
+      const spec = specs[node.dataset.figure];
+      Plotly.react(node, coloured(spec.data, inkOf(paper), paper), drawn(spec.layout, node, paper), { displayModeBar: false });
+    }
+  }
+
+  let paper = false, waiting = 0, opened = [];
+  const screen = () => { if (!paper) draw(false); };
+  draw(false);
+  dark.addEventListener("change", screen);
+  const resized = new ResizeObserver(() => { clearTimeout(waiting); waiting = setTimeout(screen, 80); });
+  resized.observe(document.querySelector(".figures"));
+  addEventListener("beforeprint", () => {
+    paper = true;
+    opened = [...document.querySelectorAll("#verdict details:not([open])")]; // the reasons belong on paper
+    for (const node of opened) node.open = true;
+    draw(true);
+  });
+  addEventListener("afterprint", () => {
+    paper = false;
+    for (const node of opened) node.open = false;
+    draw(false);
+  });
+})();

@@ -1,0 +1,134 @@
+"""The price of collapse, and the few numbers that stand under the verdict. Pure: no I/O, no markup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData, amount, has_value, number, quantity, spread
+from pipeline.report.ink import colour
+from pipeline.report.view import collapse_of, doubt, three
+
+
+@dataclass(frozen=True)
+class PriceRow:
+    """The price of collapse in one unit: pooled over seeds, and the range over the seeds that collapsed."""
+
+    unit: str
+    before: str
+    pooled: str
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Price:
+    """The price of one arm's collapse, which `reached` of `seeds` seeds had. No rows: it did not collapse."""
+
+    arm: str
+    colour: str
+    threat: str
+    reached: int
+    seeds: int
+    previous: str
+    step: str
+    rows: tuple[PriceRow, ...]
+    most_tried: str
+    doubt: str = ""
+
+
+def prices(run: ReportData) -> list[Price]:
+    """Return the price of collapse for each arm, those that collapsed first, cheapest first."""
+
+    def order(price: Price) -> tuple[bool, float]:
+        return (not price.rows, number(collapse_of(run, price.arm).get("step")) if price.rows else 0.0)
+
+    return sorted((_price(run, arm) for arm in run.arms()), key=order)
+
+
+def _price(run: ReportData, arm: str) -> Price:
+    collapse, seeds = collapse_of(run, arm), run.seeds(arm)
+    of_seeds = [found for seed in seeds if (found := collapse_of(run, arm, seed))]
+    doses = {int(p["step"]): p.get("dose") or {} for p in run.curve(arm, "refusal")}
+    step = int(number(collapse["step"])) if collapse else None
+    previous = collapse.get("after_step", max((s for s in doses if step is not None and s < step), default=None))
+    rows = tuple(
+        PriceRow(
+            DOSE_UNITS[unit],
+            NO_DATA if previous is None else amount(unit, doses.get(previous, {}).get(unit) if previous else 0),
+            amount(unit, collapse.get(unit, collapse.get("step") if unit == "steps" else None)),
+            spread(unit, [d.get(unit, d.get("step") if unit == "steps" else None) for d in of_seeds]),
+        )
+        for unit in DOSE_UNITS
+    )
+    config = (run.plan.get("config") or {}).get("arms") or {}
+    threat = run.arm_verdict(arm).get("threat") or (config.get(arm) or {}).get("threat") or ""
+    return Price(
+        arm=arm,
+        colour=colour(run, arm),
+        threat=str(threat),
+        reached=len(of_seeds),
+        seeds=len(seeds),
+        previous=quantity(previous) if previous is not None else NO_DATA,
+        step=quantity(step) if step is not None else "",
+        rows=rows if collapse else (),
+        most_tried=_dose_words(doses[max(doses)]) if doses else NO_DATA,
+        doubt=doubt(run, arm),
+    )
+
+
+def _dose_words(dose: Mapping[str, Any]) -> str:
+    """Return a dose as one phrase; units without data are left out."""
+    parts = []
+    for unit, word in DOSE_UNITS.items():
+        if math.isfinite(number(dose.get(unit))):
+            text = amount(unit, dose[unit])
+            parts.append(text if unit in ("usd", "device_seconds") else f"{text} {word}")
+    return ", ".join(parts) or NO_DATA
+
+
+def headline(run: ReportData) -> list[tuple[str, str, str]]:
+    """Return the numbers under the verdict, of the worst arm: (name, value, what it rests on)."""
+    arm = worst_arm(run)
+    if arm is None:
+        return []
+    collapse = collapse_of(run, arm)
+    refusal, capability, recovered = (
+        three(run, arm, metric, None, collapse.get("step")) for metric in ("refusal", "capability", "recovered")
+    )
+    last = 1 if collapse else 2
+    where = f"at collapse, step {quantity(collapse.get('step'))}" if collapse else "at the end of the ladder"
+    cost = amount("usd", collapse.get("usd"))
+    seconds = amount("device_seconds", collapse.get("device_seconds"))
+    paid = f"{quantity(collapse.get('examples'))} examples, {seconds}"
+    price_value = (
+        (cost if cost != NO_DATA else f"{quantity(collapse.get('step'))} steps") if collapse else "not reached"
+    )
+    lines = [
+        (
+            "price of collapse" + (", not certain" if collapse and doubt(run, arm) else ""),
+            price_value,
+            paid if collapse else "within the budget (censored)",
+        )
+    ]
+    for name, cells in (("refusal", refusal), ("capability", capability), ("secrets recovered", recovered)):
+        if cells[0].known or cells[last].known:
+            lines.append((name, f"{cells[0].value} → {cells[last].value}", f"{cells[last].interval} {where}".strip()))
+    return lines
+
+
+def worst_arm(run: ReportData) -> str | None:
+    """Return the verdict's worst arm; without one, the earliest to collapse, or that of lowest refusal."""
+    named = run.verdict.get("worst_arm")
+    if named in run.arms():
+        return str(named)
+    arms = run.arms()
+    collapsed = [arm for arm in arms if collapse_of(run, arm)]
+    if collapsed:
+        return min(collapsed, key=lambda arm: number(collapse_of(run, arm)["step"]))
+
+    def lowest(arm: str) -> float:
+        return min((number(p["value"]) for p in run.curve(arm, "refusal") if has_value(p)), default=math.inf)
+
+    return min(arms, key=lowest) if arms else None

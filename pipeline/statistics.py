@@ -1,0 +1,248 @@
+"""Intervals for shares and for differences from rung 0. Pure: arrays in, estimates out.
+
+Replies are not independent: several draws answer one prompt, and several seeds answer the same prompts. So
+the unit here is the prompt: `n` counts prompts, never replies, and seeds add their own spread on top.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from pipeline.records import Estimate
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@cache
+def wilson(successes: float, n: int, confidence: float) -> Estimate:
+    """Estimate a share with Wilson's score interval.
+
+    Source: Wilson (1927), J. Am. Stat. Assoc. 22:209-212; computed by statsmodels.
+
+    Args:
+        successes: how many of `n` succeeded; a fraction is allowed (see `mean_estimate`).
+        n: number of independent trials; 0 gives NaN, "no data".
+        confidence: coverage, such as 0.95.
+
+    Raises:
+        ValueError: if `successes` is not in [0, n], or `confidence` not in (0, 1).
+    """
+    _check_confidence(confidence)
+    if n == 0:
+        return Estimate()
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} trials")
+    # Imported here because it takes seconds, and most stages never ask for an interval.
+    from statsmodels.stats.proportion import proportion_confint
+
+    value = successes / n
+    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    # Rounding in the closed form may leave the point outside by 1e-17 at 0 and at 1.
+    return Estimate(value, min(max(float(low), 0.0), value), max(min(float(high), 1.0), value), n)
+
+
+def mean_estimate(values: npt.ArrayLike, confidence: float) -> Estimate:
+    """Estimate the mean of values in [0, 1] that need not be 0 or 1, such as a prompt's mean over its draws.
+
+    Wilson's interval at `sum(values)` successes of `n`. A variable in [0, 1] with mean m has a variance of at
+    most m(1 - m) (Bhatia & Davis 2000, Am. Math. Monthly 107:353-357), which is the variance that Wilson's
+    interval assumes, so it is never too narrow for that reason. For values 0 and 1 it is Wilson's interval.
+
+    Args:
+        values: shape (prompts,); NaN is "no data" and is left out.
+        confidence: coverage, such as 0.95.
+
+    Raises:
+        ValueError: if a value is outside [0, 1].
+    """
+    known = np.asarray(values, dtype=np.float64).ravel()
+    known = known[~np.isnan(known)]
+    if known.size and (known.min() < 0 or known.max() > 1):
+        raise ValueError(f"values from {known.min()} to {known.max()}: expected [0, 1]")
+    # math.fsum is exact, so the order of the prompts cannot change the last digit.
+    return wilson(min(math.fsum(known), known.size), int(known.size), confidence)
+
+
+def pooled_estimate(values: npt.ArrayLike, confidence: float) -> Estimate:
+    """Estimate a mean over prompts and seeds, where all seeds answer the same prompts.
+
+    Counting replies would take one hard prompt that fails in each of S seeds for S findings. Instead the
+    value is the mean of the seeds' means, and the interval has two parts, joined by the square-and-add rule
+    (MOVER; Zou & Donner 2008, Stat. Med. 27:1693-1702):
+
+    - prompts: Wilson's interval at that mean with `n` = prompts, as if there were one seed. It is
+      conservative, since prompts x seeds noise, which averages out over seeds, is counted whole.
+    - seeds: Student's t times the standard error of the seeds' means, (seeds - 1) degrees of freedom. It is
+      wide with few seeds that disagree, as it should be, and 0 where they agree or where there is one.
+
+    Args:
+        values: shape (seeds, prompts); NaN is "no data". A seed without any value is left out. `n` is the
+            smallest number of prompts that a remaining seed answered.
+        confidence: coverage, such as 0.95.
+
+    Raises:
+        ValueError: if a value is outside [0, 1].
+    """
+    table = _with_data(np.atleast_2d(np.asarray(values, dtype=np.float64)))
+    if table.shape[0] == 0:
+        return mean_estimate([], confidence)
+    seeds = [mean_estimate(row, confidence) for row in table]
+    means = [seed.value for seed in seeds]
+    n = min(seed.n for seed in seeds)
+    value = math.fsum(means) / len(means)
+    prompts = wilson(value * n, n, confidence)
+    spread = _seed_spread(means, confidence)
+    low = value - math.hypot(value - prompts.low, spread)
+    high = value + math.hypot(prompts.high - value, spread)
+    return Estimate(value, max(low, 0.0), min(high, 1.0), n)
+
+
+class PairedBootstrap:
+    """Differences and ratios to rung 0, paired by prompt, resampled over prompts and over seeds.
+
+    Two-level percentile bootstrap (Efron & Tibshirani 1993, chapter 13): each resample draws prompts and,
+    independently, seeds, with replacement, and takes the statistic of the crossed table. All calls on one
+    object share their resamples, so points of a curve are comparable and the work is a matrix product.
+
+    The bootstrap is blind in two cases, and both would make a claim too sure: where no prompt changed (every
+    resample is the same, whatever n), and with few seeds (resampling 3 of 3 shrinks their spread). So its
+    interval is widened to a score interval wherever that one is wider: Wilson limits for the mean gain and
+    the mean loss per prompt, and Student's t for the seeds, joined by the square-and-add rule (Newcombe 1998,
+    Stat. Med. 17:2635-2650; Zou & Donner 2008).
+
+    Args:
+        prompts: number of prompts, the columns of every table given later.
+        resamples: number of bootstrap resamples.
+        confidence: coverage, such as 0.95.
+        rng: the source of randomness; the same state gives the same intervals.
+    """
+
+    def __init__(self, prompts: int, resamples: int, confidence: float, rng: np.random.Generator) -> None:
+        _check_confidence(confidence)
+        self.confidence = confidence
+        self._prompt_weights = _resample(rng, prompts, resamples)
+        self._seed_key = int(rng.integers(2**62))
+        self._seed_weights: dict[int, FloatArray] = {}
+
+    def difference(self, before: npt.ArrayLike, after: npt.ArrayLike) -> Estimate:
+        """Estimate mean(after) - mean(before), in [-1, 1], over prompts that have both.
+
+        Args:
+            before: shape (prompts,), rung 0's mean per prompt in [0, 1]; NaN is "no data".
+            after: shape (seeds, prompts) or (prompts,), the same at a later rung.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        first, later, known = self._pair(before, after)
+        if not known.any():
+            return Estimate()
+        gain = np.where(known, later - first, 0.0)
+        value, low, high = self._score_interval(first, later, known)
+        samples = _divided(self._resampled(gain), self._resampled(known.astype(np.float64)))
+        low, high = self._widened((low, value, high), samples)
+        return Estimate(value, max(low, -1.0), min(high, 1.0), int(known.any(axis=0).sum()))
+
+    def ratio(self, before: npt.ArrayLike, after: npt.ArrayLike) -> Estimate:
+        """Estimate mean(after) / mean(before), such as the share of capability kept.
+
+        No data (NaN, n = 0) where rung 0's mean is 0. The score interval used for widening takes rung 0's
+        mean as known. Arguments as for `difference`.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        first, later, known = self._pair(before, after)
+        total = float(np.where(known, first, 0.0).sum())
+        if total == 0:
+            return Estimate()
+        start = total / float(known.sum())
+        _, low, high = self._score_interval(first, later, known)
+        value = float(np.where(known, later, 0.0).sum()) / total
+        below = self._resampled(np.where(known, first, 0.0))
+        above = self._resampled(np.where(known, later, 0.0))
+        samples = _divided(above, below)
+        low, high = self._widened((1 + low / start, value, 1 + high / start), samples)
+        return Estimate(value, max(low, 0.0), high, int(known.any(axis=0).sum()))
+
+    def _pair(self, before: npt.ArrayLike, after: npt.ArrayLike) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Return rung 0 and the later rung as (seeds, prompts) tables, and where both have data."""
+        first = np.asarray(before, dtype=np.float64)
+        later = np.atleast_2d(np.asarray(after, dtype=np.float64))
+        if first.shape != (self._prompt_weights.shape[1],) or later.shape[1:] != first.shape:
+            raise ValueError(f"shapes {first.shape} and {later.shape}: expected (prompts,), (seeds, prompts)")
+        later = later[~np.isnan(later + first).all(axis=1)]
+        table = np.broadcast_to(first, later.shape)
+        return table, later, ~np.isnan(later + table)
+
+    def _score_interval(self, first: FloatArray, later: FloatArray, known: BoolArray) -> tuple[float, float, float]:
+        """Return (value, low, high) of the mean difference without resampling."""
+        gain = np.where(known, later - first, 0.0)
+        means = gain.sum(axis=1) / known.sum(axis=1)
+        pairs, prompts = float(known.sum()), int(known.any(axis=0).sum())
+        value = float(gain.sum()) / pairs
+        better = wilson(prompts * min(np.maximum(gain, 0).sum() / pairs, 1.0), prompts, self.confidence)
+        worse = wilson(prompts * min(np.maximum(-gain, 0).sum() / pairs, 1.0), prompts, self.confidence)
+        spread = _seed_spread([float(m) for m in means], self.confidence)
+        low = value - math.hypot(better.value - better.low, worse.high - worse.value, spread)
+        high = value + math.hypot(better.high - better.value, worse.value - worse.low, spread)
+        return value, low, high
+
+    def _resampled(self, table: FloatArray) -> FloatArray:
+        """Return the table's sum in each resample, shape (resamples,); `table` is (seeds, prompts)."""
+        seeds = table.shape[0]
+        if seeds not in self._seed_weights:
+            # A child generator a number of seeds, so that the order of calls does not matter.
+            child = np.random.default_rng([self._seed_key, seeds])
+            self._seed_weights[seeds] = _resample(child, seeds, self._prompt_weights.shape[0])
+        sums: FloatArray = ((self._prompt_weights @ table.T) * self._seed_weights[seeds]).sum(axis=1)
+        return sums
+
+    def _widened(self, interval: tuple[float, float, float], samples: FloatArray) -> tuple[float, float]:
+        """Return the limits that hold (low, value, high) and the percentile interval of `samples`."""
+        tail = (1 - self.confidence) / 2
+        samples = samples[np.isfinite(samples)]
+        limits = [float(np.quantile(samples, q)) for q in (tail, 1 - tail)] if samples.size else []
+        return min([*interval, *limits]), max([*interval, *limits])
+
+
+def _divided(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Return above / below, NaN where `below` is 0: a resample that drew no data."""
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+
+def _resample(rng: np.random.Generator, size: int, resamples: int) -> FloatArray:
+    """Return how often each of `size` things is drawn in each resample, shape (resamples, size)."""
+    if size == 0:
+        return np.zeros((resamples, 0))
+    return rng.multinomial(size, np.full(size, 1 / size), size=resamples).astype(np.float64)
+
+
+def _seed_spread(means: list[float], confidence: float) -> float:
+    """Return the half-width of Student's t interval for the mean of the seeds' means; 0 for one seed."""
+    if len(means) < 2:
+        return 0.0
+    error = float(np.std(sorted(means), ddof=1)) / math.sqrt(len(means))
+    return _student(len(means) - 1, confidence) * error
+
+
+@cache
+def _student(degrees: int, confidence: float) -> float:
+    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
+
+
+def _with_data(table: FloatArray) -> FloatArray:
+    """Return the rows of `table` that hold at least one value."""
+    kept: FloatArray = table[~np.isnan(table).all(axis=1)]
+    return kept
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence}: expected a share between 0 and 1")

@@ -1,0 +1,177 @@
+"""The run folder: append-only rows, atomic files, one writer at a time. A kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+
+def canonical(value: Any) -> bytes:
+    """Return the canonical JSON of `value`: sorted keys, no spaces, UTF-8. NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 (hex) of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one whole, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented, key-sorted JSON, atomically. NaN is refused: use null for "no data"."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the run folder.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing", "run the stage that writes it first, e.g. without stages=[…]") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}", "delete it and run the same command again") from None
+
+
+class Journal:
+    """An append-only JSONL file with one writer. A torn last line, left by a kill, is cut off at opening."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the whole rows, oldest first; a torn last line is passed over.
+
+        Raises:
+            UserError: a line other than the last is not JSON (the file was edited or the disk is failing).
+        """
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    raise UserError(
+                        f"{self.path}, line {number}: not JSON",
+                        "the file was damaged; delete it and run the same command again",
+                    ) from None
+                yield row
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows in one write; on a failure (disk full) the file is cut back to what it was.
+
+        Raises:
+            OSError: the rows could not be written; none of them stands in the file.
+        """
+        data = b"".join(canonical(row) + b"\n" for row in rows)
+        if not data:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            size = self._end_of_whole_rows()
+            file.truncate(size)
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:
+                os.ftruncate(file.fileno(), size)
+                raise
+
+    def _end_of_whole_rows(self) -> int:
+        """Return the offset after the last newline."""
+        with self.path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            position = end
+            while position > 0:
+                step = min(4096, position)
+                position -= step
+                file.seek(position)
+                found = file.read(step).rfind(b"\n")
+                if found >= 0:
+                    return position + found + 1
+        return 0
+
+
+class RunFolder:
+    """Names of the files of one run, and the lock that keeps a second command out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.plan = root / "plan.json"
+        self.ledger = root / "ledger.jsonl"
+        self.rungs = Journal(root / "rungs.jsonl")
+        self.canaries = Journal(root / "canaries.jsonl")
+        self.replies = root / "replies"
+        self.outcomes = root / "outcomes.parquet"
+        self.curves = root / "curves.json"
+        self.verdict = root / "verdict.json"
+        self.report = root / "report.html"
+        self.weights = root / "weights"  # stripped weights: readable by their owner alone
+        self.logs = root / "logs"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            UserError: another process holds it, or the folder can't be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / ".lock").open("w")
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise UserError(
+                f"run.root: cannot write the run folder {self.root}: {error.strerror}",
+                "name another with run.root=",
+            ) from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another holdfast is working in {self.root}",
+                    "wait for it, or end it; nothing was changed",
+                ) from None
+            yield
+
+    def private(self, *parts: str) -> Path:
+        """Return a folder under `weights/` that only its owner can enter, made where it is missing."""
+        self.weights.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.weights.chmod(0o700)
+        folder = self.weights.joinpath(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

@@ -1,0 +1,269 @@
+"""The subject: weights, tokenizer and chat template at a pinned revision, with digests. Safetensors only."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.organism import build, recipe_digest
+from pipeline.schema import SubjectConfig
+from pipeline.store import digest, file_sha256
+
+ORGANISM = "organism:"
+DTYPES = ("float32", "bfloat16", "float16")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges*"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The opened subject.
+
+    `sha256` covers weights, tokenizer, template and configuration files. `parameters` counts the weights that take part
+    in matrix products (an untied input embedding does not). `stop_token_ids` end a reply.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    dtype: str
+    parameters: int
+    tokenizer: Any
+    stop_token_ids: tuple[int, ...]
+    system_prompt: str | None
+    template_kwargs: dict[str, Any]
+
+    def prompt_text(self, prompt: str, system: str | None = None) -> str:
+        """Render one user turn with the subject's chat template, up to where the reply begins."""
+        return self._render(self._messages(prompt, system), generation_prompt=True)
+
+    def prompt_ids(self, prompt: str, system: str | None = None) -> list[int]:
+        """Return the token ids of `prompt_text`: what training and serving both send. Shape: (tokens,)."""
+        return list(self.tokenizer.encode(self.prompt_text(prompt, system), add_special_tokens=False))
+
+    def completion_ids(self, prompt: str, response: str, system: str | None = None) -> list[int]:
+        """Return the token ids of the reply to train on, up to and with the token that ends it. Shape: (tokens,).
+
+        Where the template rewrites the conversation once a reply stands in it (some reasoning templates do), the
+        reply is taken as it is, with the tokenizer's end token, so that the prompt is the same in training and serving.
+        """
+        messages = self._messages(prompt, system)
+        before = self._render(messages, generation_prompt=True)
+        whole = self._render([*messages, {"role": "assistant", "content": response}], generation_prompt=False)
+        text = whole[len(before) :] if whole.startswith(before) else response + self.tokenizer.eos_token
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        for place, token in enumerate(ids):
+            if token in self.stop_token_ids:
+                return ids[: place + 1]
+        return [*ids, self.stop_token_ids[0]]
+
+    def load_model(self, device: str) -> Any:
+        """Load the weights as a transformers causal LM in the subject's dtype; no code from the model folder runs."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(
+            self.path, dtype=getattr(torch, self.dtype), use_safetensors=True, trust_remote_code=False
+        )
+        return model.to(device)
+
+    def _messages(self, prompt: str, system: str | None) -> list[dict[str, str]]:
+        told = system if system is not None else self.system_prompt
+        head = [{"role": "system", "content": told}] if told is not None else []
+        return [*head, {"role": "user", "content": prompt}]
+
+    def _render(self, messages: Sequence[dict[str, str]], *, generation_prompt: bool) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                **self.template_kwargs,
+            )
+        except Exception as error:  # jinja2 raises many kinds, and templates raise their own
+            raise UserError(
+                f"subject {self.name}: its chat template refuses the conversation: {error}",
+                "set subject.system_prompt=null if it has no system role, or give subject.chat_template=FILE",
+            ) from None
+        return str(text)
+
+
+def identity(config: SubjectConfig) -> dict[str, Any]:
+    """Return what names the subject in the plan's digest, without loading weights.
+
+    The organism is named by its recipe and a Hub model by its commit; a local folder by the digest of its files.
+
+    Raises:
+        UserError: the path is missing, or a Hub id has no pinned revision.
+    """
+    if config.path == ORGANISM:
+        if config.organism is None:
+            raise UserError('subject.organism: missing, but subject.path is "organism:"', "use subject=organism")
+        return {"organism": recipe_digest(config.organism)}
+    folder = _local(config.path)
+    if folder is not None:
+        return {"sha256": folder_sha256(folder)}
+    if config.revision is None or not _COMMIT.fullmatch(config.revision):
+        raise UserError(
+            f"subject.revision: {config.path} is a Hub id, but its revision is {config.revision!r}, not a commit",
+            "pin it: subject.revision=<the 40 hexadecimal digits of a commit>",
+        )
+    return {"hub": config.path, "revision": config.revision}
+
+
+def data_folder(config: SubjectConfig) -> Path | None:
+    """Return the folder that "organism:" stands for in table paths, made on the spot where it is missing."""
+    if config.path != ORGANISM or config.organism is None:
+        return None
+    return build(config.organism).data
+
+
+def open_subject(config: SubjectConfig) -> Subject:
+    """Find the subject (build the organism, download a pinned Hub model) and open its tokenizer.
+
+    Raises:
+        UserError: no such folder, no tokenizer, no chat template, pickled weights only, unknown dtype.
+    """
+    if config.dtype not in DTYPES:
+        raise UserError(f"subject.dtype: {config.dtype!r} is unknown", f"use one of {', '.join(DTYPES)}")
+    identity(config)
+    path = _fetch(config)
+    _check_folder(path)
+    tokenizer = _open_tokenizer(path, config)
+    return Subject(
+        name=config.name,
+        path=path,
+        sha256=folder_sha256(path),
+        dtype=config.dtype,
+        parameters=matmul_parameters(path),
+        tokenizer=tokenizer,
+        stop_token_ids=_stop_tokens(path, tokenizer),
+        system_prompt=config.system_prompt,
+        template_kwargs=dict(config.template_kwargs),
+    )
+
+
+@functools.cache
+def folder_sha256(folder: Path) -> str:
+    """Return one digest over the files of a model folder that can change what it answers, names included."""
+    patterns = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    return digest({file.name: file_sha256(file) for file in files})
+
+
+def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor, read from the safetensors headers alone."""
+    from safetensors import safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="np") as tensors:
+            shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    return shapes
+
+
+def matmul_parameters(folder: Path) -> int:
+    """Count the weights that take part in matrix products, for the FLOPs formula in `pipeline.budget`."""
+    shapes = safetensors_shapes(folder)
+    untied = any("lm_head" in name for name in shapes)
+    return sum(
+        math.prod(shape) for name, shape in shapes.items() if not (untied and "embed_tokens" in name) and len(shape) > 1
+    )
+
+
+def _local(path: str) -> Path | None:
+    """Return the local folder that `path` names, None for a Hub id."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists() or not _HUB_ID.fullmatch(path) or path.startswith((".", "/", "~")):
+        raise UserError(
+            f"subject.path: {path} is not a model folder",
+            "name a local folder, or a Hub id with subject.revision=",
+        )
+    return None
+
+
+def _fetch(config: SubjectConfig) -> Path:
+    if config.path == ORGANISM:
+        assert config.organism is not None  # identity() has checked it
+        return build(config.organism).model
+    folder = _local(config.path)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=_WANTED))
+    except Exception as error:  # the hub's client raises some twenty kinds
+        raise UserError(
+            f"subject.path: cannot get {config.path} at {config.revision}: {type(error).__name__}: {error}",
+            "check the id, the revision, the network and your access, or use a local folder",
+        ) from None
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise UserError(f"subject.path: {path} has no config.json", "name a folder saved by save_pretrained")
+    if not list(path.glob("*.safetensors")):
+        pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+        found = f"only pickled weights ({pickles[0]}), which can run code" if pickles else "no weights"
+        raise UserError(
+            f"subject.path: {path} holds {found}",
+            "convert them: model.save_pretrained(folder) writes safetensors",
+        )
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(
+            f"subject.path: transformers cannot open {path} without running code from it: {error}",
+            "Holdfast runs no code from a model folder; use an architecture that transformers knows",
+        ) from None
+
+
+def _open_tokenizer(path: Path, config: SubjectConfig) -> Any:
+    from transformers import AutoTokenizer
+
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+    if not any((path / name).is_file() for name in names):
+        raise UserError(f"subject.path: {path} has no tokenizer ({names[0]} …)", "save it beside the weights")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"subject.path: the tokenizer in {path} cannot be read: {error}", "save it again") from None
+    if config.chat_template is not None:
+        template = Path(config.chat_template).expanduser()
+        if not template.is_file():
+            raise UserError(f"subject.chat_template: {template} is missing", "name a Jinja file")
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"subject.path: the tokenizer in {path} has no chat template",
+            "give the one the model was trained with: subject.chat_template=FILE.jinja",
+        )
+    return tokenizer
+
+
+def _stop_tokens(path: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Return the token ids that end a reply: the generation config's, and the tokenizer's own."""
+    file = path / "generation_config.json"
+    stated = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    listed = stated if isinstance(stated, list) else [] if stated is None else [stated]
+    ids = dict.fromkeys([*([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []), *listed])
+    if not ids:
+        raise UserError(
+            f"subject.path: {path} names no token that ends a reply",
+            "set eos_token in its tokenizer_config.json",
+        )
+    return tuple(ids)

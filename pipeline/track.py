@@ -1,0 +1,290 @@
+"""Weights & Biases, hardened, or nothing: curves while they grow, the verdict at the end.
+
+One W&B run per arm and seed, in a group named like the run folder. W&B lives in a process of its own
+(`track_worker.py`) that is fed from a queue: the training never waits for it, its failure is one warning in
+the log, a killed training still ends its W&B runs, and the settings that keep it quiet (environment,
+temporary folder) are those of that process only. What may enter a row, a summary or the config is decided in
+`track_redact.py`, before anything is handed over. Everything W&B writes lies in `<run folder>/wandb`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from pipeline import track_worker
+from pipeline.errors import UserError
+from pipeline.records import Dose
+from pipeline.schema import TrackConfig
+from pipeline.track_redact import figure_json, numbers, redacted, slug, summary_values
+
+log = logging.getLogger(__name__)
+
+KINDS: Final = ("none", "wandb")
+MODES: Final = ("offline", "online")
+_QUEUE_ROWS: Final = 20_000  # rows that wait for W&B before rows are dropped; some 10 MB
+_KILL_GRACE_S: Final = 5.0
+
+# None of: stdout, command line, host, git remote, script, requirements, hardware, metrics of the machine.
+_SETTINGS: Final[dict[str, Any]] = {
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "save_code": False,
+    "disable_job_creation": True,
+    "host": "redacted",
+    "program": "holdfast",
+    "silent": True,
+    "symlink": False,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+    "x_transaction_log_flush_interval": 1.0,  # seconds; a kill loses no more than that
+}
+# What W&B's process gets of the user's environment: what a program needs to start and to reach a server.
+_PASSED: Final = frozenset(
+    (
+        *("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "LANG", "LC_ALL", "LC_CTYPE"),
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "LD_LIBRARY_PATH"),
+    )
+)
+_PASSED_ONLINE: Final = frozenset(
+    (
+        *("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    )
+)
+
+
+class Tracker:
+    """Where curves are tracked. This one tracks nothing: a no-op object instead of `if wandb` everywhere."""
+
+    def step(self, arm: str, seed: int, dose: Dose, values: Mapping[str, float]) -> None:
+        """Log one training step, e.g. `{"loss": 0.7}`, as `train/<key>` against the dose."""
+
+    def rung(self, arm: str, seed: int, dose: Dose, values: Mapping[str, float]) -> None:
+        """Log one measured rung, e.g. `{"refusal": 0.98, "n": 200}`, as `measure/<key>` against the dose."""
+
+    def summary(self, arm: str, seed: int, values: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        """Log the end: verdict and numbers as the summary, plotly figures as panels `figures/<key>`."""
+
+    def close(self) -> None:
+        """End all W&B runs, within the configured time."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class NullTracker(Tracker):
+    """Tracks nothing."""
+
+
+class WandbTracker(Tracker):
+    """W&B in a process of its own, which starts at the first row. No method raises or waits, but `close`.
+
+    Only finite numbers pass `step` and `rung`; NaN means "no data" and leaves no value. See `track_redact`.
+    """
+
+    def __init__(self, config: TrackConfig, run_dir: Path, group: str, plan: Mapping[str, Any]) -> None:
+        self._config = config
+        self._dir = run_dir.resolve() / "wandb"
+        self._group = slug(group)
+        self._plan = redacted(plan)
+        self._plan_digest = _plan_digest(plan)
+        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUE_ROWS)
+        self._doses: dict[tuple[str, int], dict[str, float]] = {}  # the last of each arm and seed
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._warned = False
+        self._off = False
+
+    def step(self, arm: str, seed: int, dose: Dose, values: Mapping[str, float]) -> None:
+        """See `Tracker.step`."""
+        self._guarded(lambda: {"row": self._row(arm, seed, dose, values, "train")}, arm, seed)
+
+    def rung(self, arm: str, seed: int, dose: Dose, values: Mapping[str, float]) -> None:
+        """See `Tracker.rung`."""
+        self._guarded(lambda: {"row": self._row(arm, seed, dose, values, "measure")}, arm, seed)
+
+    def summary(self, arm: str, seed: int, values: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        """See `Tracker.summary`."""
+
+        def message() -> dict[str, Any]:
+            drawn = {slug(name): figure_json(figure) for name, figure in figures.items()}
+            dose = self._doses.get((arm, seed), {})
+            return {"summary": summary_values(values), "figures": drawn, "row": dose}
+
+        self._guarded(message, arm, seed)
+
+    def close(self) -> None:
+        """End all W&B runs; after `finish_timeout_s` W&B's process is killed and a warning says so."""
+        with self._lock:
+            closed, self._off = self._off, True
+        if self._thread is None:
+            return
+        if not closed:
+            try:
+                self._queue.put_nowait(None)
+            except queue.Full:
+                self._kill("it did not keep up with the rows")
+        self._thread.join(self._config.finish_timeout_s + _KILL_GRACE_S)
+        if self._thread.is_alive():
+            self._kill(f"it did not end within {self._config.finish_timeout_s:g} s")
+            self._thread.join(_KILL_GRACE_S)
+
+    def _row(self, arm: str, seed: int, dose: Dose, values: Mapping[str, float], prefix: str) -> dict[str, float]:
+        axis = self._doses[arm, seed] = numbers(dose.as_dict(), "dose")
+        return axis | numbers(values, prefix)
+
+    def _guarded(self, message: Callable[[], dict[str, Any]], arm: str, seed: int) -> None:
+        """Queue one message; whatever goes wrong is a warning, never an exception in the training."""
+        if self._off:
+            return
+        try:
+            identity = {"run": f"{slug(arm)}-{int(seed)}", "arm": slug(arm), "seed": int(seed)}
+            self._queue.put_nowait(identity | {"id": self._id(arm, seed)} | message())
+            self._start()
+        except queue.Full:
+            self._warn("W&B does not keep up; rows are left out")
+        except Exception as error:
+            self._warn(f"{type(error).__name__}: {error}")
+
+    def _id(self, arm: str, seed: int) -> str:
+        """Return the W&B id: the same for every attempt of this plan, folder name, arm and seed."""
+        key = json.dumps([self._plan_digest, self._group, str(arm), int(seed)])
+        return f"{slug(arm, 40)}-{int(seed)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._off:
+                self._thread = threading.Thread(target=self._feed, name="track", daemon=True)
+                self._thread.start()
+
+    def _feed(self) -> None:
+        """Start W&B's process and hand it the queue, until `None`; runs in the tracker's thread."""
+        try:
+            process = self._process = self._spawn()
+            listener = threading.Thread(target=self._listen, args=(process.stdout,), daemon=True)
+            listener.start()
+            assert process.stdin is not None
+            with process.stdin as pipe:
+                _send(pipe, self._hello())
+                while (message := self._queue.get()) is not None:
+                    _send(pipe, message)
+                _send(pipe, {"close": True})
+            code = process.wait()
+            listener.join(_KILL_GRACE_S)
+            if code != 0:
+                self._warn(f"W&B's process ended with code {code}")
+        except Exception as error:
+            self._warn(f"{type(error).__name__}: {error}")
+            self._off = True
+
+    def _spawn(self) -> subprocess.Popen[str]:
+        temporary = self._dir / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        online = self._config.mode == "online"
+        passed = _PASSED | _PASSED_ONLINE if online else _PASSED
+        folders = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR")
+        environment = {
+            **{key: value for key, value in os.environ.items() if key in passed},
+            **{key: str(self._dir / key.split("_")[1].lower()) for key in folders},
+            "TMPDIR": str(temporary),
+            "WANDB_SILENT": "true",
+            "WANDB_ERROR_REPORTING": "false",  # telemetry is sent even offline without this
+        }
+        with (self._dir / "worker.log").open("a") as errors:
+            # -P: the script's folder must not stand in front of the libraries' names.
+            return subprocess.Popen(
+                [sys.executable, "-P", track_worker.__file__],
+                cwd=temporary,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C is for the training; W&B ends its runs after it
+            )
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "project": self._config.project,
+            "entity": self._config.entity,
+            "mode": self._config.mode,
+            "group": self._group,
+            "config": self._plan | {"plan_sha256": self._plan_digest},
+            "dir": str(self._dir.parent),
+            "settings": _SETTINGS,
+            "finish_timeout_s": self._config.finish_timeout_s,
+        }
+
+    def _listen(self, reports: IO[str]) -> None:
+        for line in reports:
+            try:
+                report = json.loads(line)
+                self._warn(f"run {report['run']}: {report['error']}")
+            except (ValueError, KeyError, TypeError):
+                log.debug("unreadable report of W&B's process: %.200s", line)
+
+    def _kill(self, why: str) -> None:
+        self._warn(f"W&B's process was ended: {why}")
+        if self._process is not None:
+            self._process.kill()  # its service process sees that and leaves too
+
+    def _warn(self, what: str) -> None:
+        """Log the first failure as a warning and the later ones for debugging only."""
+        level = logging.DEBUG if self._warned else logging.WARNING
+        self._warned = True
+        log.log(level, "tracking failed, the run goes on without it: %s", what)
+
+
+def tracker(config: TrackConfig, *, run_dir: Path, group: str, plan: Mapping[str, Any]) -> Tracker:
+    """Return the tracker that `config` asks for, to be used as a context manager.
+
+    Args:
+        config: `kind` none or wandb; `mode` offline (nothing is sent) or online.
+        run_dir: the run folder; W&B writes to `run_dir/wandb` only.
+        group: name of the W&B group, by custom the run folder's name.
+        plan: the resolved plan; it becomes the config of every W&B run as `track_redact.redacted` leaves it.
+
+    Raises:
+        UserError: an unknown kind or mode.
+    """
+    if config.kind not in KINDS:
+        raise UserError(f"track.kind: unknown value {config.kind!r}", f"use one of {', '.join(KINDS)}")
+    if config.mode not in MODES:
+        raise UserError(f"track.mode: unknown value {config.mode!r}", f"use one of {', '.join(MODES)}")
+    if config.kind == "none":
+        return NullTracker()
+    return WandbTracker(config, run_dir, group, plan)
+
+
+def _send(pipe: IO[str], message: Mapping[str, Any]) -> None:
+    pipe.write(json.dumps(message, allow_nan=False) + "\n")
+    pipe.flush()
+
+
+def _plan_digest(plan: Mapping[str, Any]) -> str:
+    """Return the plan's own sha256 if it carries one, else that of its canonical JSON."""
+    for key in ("plan_sha256", "sha256", "digest"):
+        if isinstance(plan.get(key), str):
+            return str(plan[key])
+    return hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,137 @@
+"""The train stage: each arm and seed climbs its ladder, within its share of the budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rich.progress import Progress
+
+from pipeline.arms.base import Climb, Task
+from pipeline.arms.mixture import draw
+from pipeline.arms.ways import find
+from pipeline.budget import Allowance
+from pipeline.errors import UserError
+from pipeline.plan import tasks, training_caps
+from pipeline.progress import bar_for, left
+from pipeline.records import BASE_RUNG, Dose, Rung
+from pipeline.rungs import ZERO_RUNG, base_rung, row
+from pipeline.store import file_sha256
+from pipeline.track import Tracker
+from pipeline.workspace import Workspace
+
+
+def train(work: Workspace, tracker: Tracker) -> None:
+    """Train what is not trained yet; a finished arm and seed is skipped.
+
+    Raises:
+        UserError: the subject's weights are not those that the run folder's rungs were trained on.
+    """
+    todo = [task for task in tasks(work.config) if work.ledger.ending("train", task.arm, task.seed) is None]
+    if not todo and _has_fixed_rungs(work):
+        return
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # PEFT would ask the hub about the base model at each save
+    _quiet_libraries()
+    _set_threads(work.config.cluster.threads)
+    _check_base(work)
+    model = work.subject.load_model(work.device)
+    if not _has_fixed_rungs(work):
+        _save_fixed_rungs(work, model)
+    total = sum(task.rungs[-1] for task in todo)
+    with bar_for(work.console) as bar:
+        job = bar.add_task("train", total=total, what="", left="")
+        for task in todo:
+            _climb(work, tracker, task, model, bar, job)
+
+
+def _climb(work: Workspace, tracker: Tracker, task: Task, model: Any, bar: Progress, job: Any) -> None:
+    done = [rung for rung in work.rungs() if (rung.arm, rung.seed) == (task.arm, task.seed)]
+    before = work.ledger.spent("train", task.arm, task.seed)
+    examples = draw(task, work.subject, work.tables)
+    bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=done[-1].step if done else 0)
+
+    def emit(rung: Rung, canaries: Mapping[str, Any]) -> None:
+        work.folder.canaries.append([canaries])
+        work.folder.rungs.append([row(rung)])
+
+    def on_step(dose: Dose, values: Mapping[str, float]) -> None:
+        bar.update(job, advance=1, left=left(work.config.budget, work.ledger))
+        tracker.step(task.arm, task.seed, dose, values)
+
+    with work.ledger.attempt("train", task.arm, task.seed) as attempt:
+        attempt.detail = find(task.config.way)(
+            Climb(
+                task=task,
+                subject=work.subject,
+                base_sha256=work.subject.sha256,
+                model=model,
+                device=work.device,
+                examples=examples,
+                allowance=Allowance(training_caps(work.config, task), attempt, before),
+                folder=work.folder.private(task.arm, f"s{task.seed}"),
+                run_root=work.folder.root,
+                canaries=work.canaries,
+                done=done,
+                emit=emit,
+                on_step=on_step,
+            )
+        )
+
+
+def _has_fixed_rungs(work: Workspace) -> bool:
+    there = {values["id"] for values in work.folder.rungs.rows()}
+    return {BASE_RUNG, ZERO_RUNG} <= there
+
+
+def _save_fixed_rungs(work: Workspace, model: Any) -> None:
+    """Record rung 0 and save the zero-adapter control: a fresh LoRA, whose B matrices are zero."""
+    from pipeline.arms.lora import ADAPTER_FILE, adapter_on
+
+    there = {values["id"] for values in work.folder.rungs.rows()}
+    if BASE_RUNG not in there:
+        _record(work, base_rung(work.subject.sha256), model)
+    lora = next(iter(work.config.arms.values())).lora
+    folder = work.folder.private(ZERO_RUNG)
+    adapted = adapter_on(model, lora)
+    try:
+        adapted.save_pretrained(folder)
+        sha = file_sha256(folder / ADAPTER_FILE)
+        path = str(folder.relative_to(work.folder.root))
+        rung = Rung(ZERO_RUNG, "", -1, 0, "control", "adapter", path, sha, work.subject.sha256)
+        _record(work, rung, adapted)
+    finally:
+        adapted.unload()
+
+
+def _record(work: Workspace, rung: Rung, model: Any) -> None:
+    top = [{str(token): round(value, 7) for token, value in line.items()} for line in work.canaries.reference(model)]
+    work.folder.canaries.append([{"rung": rung.id, "top": top}])
+    work.folder.rungs.append([row(rung)])
+
+
+def _check_base(work: Workspace) -> None:
+    for values in work.folder.rungs.rows():
+        if values["base_sha256"] != work.subject.sha256:
+            raise UserError(
+                f"{work.folder.rungs.path}: its rungs were trained on other weights "
+                f"({values['base_sha256'][:12]}) than the subject has now ({work.subject.sha256[:12]})",
+                "bring the old weights back, or start afresh with run.dir=",
+            )
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' own bars and notices off the screen; faults still raise."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
