@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 LINKS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 UV_ENV := $(if $(LINKS),UV_FIND_LINKS="$(LINKS)") $(if $(filter cpu,$(EXTRA)),$(if $(LINKS),,UV_TORCH_BACKEND=cpu))
 
+# Without compiled modules every start of Python, and of vLLM above all, compiles them anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo smoke test slow lint bench clean
 

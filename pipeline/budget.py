@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,11 +90,11 @@ class Attempt:
     arm: str
     seed: int
     number: int
+    began: float  # time.monotonic()
     flops: float = 0.0
     tokens: int = 0
     status: Status = "started"
     detail: str = ""
-    began: float = field(default_factory=time.monotonic)
     written: float = 0.0
 
     def device_seconds(self) -> float:
@@ -163,7 +163,7 @@ class Ledger:
     def attempt(self, stage: str, arm: str = "", seed: int = -1) -> Iterator[Attempt]:
         """Account for one try at `stage` (of one arm and seed); an exception is recorded, then raised again."""
         tries = [key for key in self._attempts if key[:3] == (stage, arm, seed)]
-        attempt = Attempt(self, stage, arm, seed, len(tries) + 1)
+        attempt = Attempt(self, stage, arm, seed, len(tries) + 1, time.monotonic())
         attempt.write("started")
         try:
             yield attempt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import polars as pl
@@ -37,12 +36,13 @@ def report(work: Workspace, tracker: Tracker) -> None:
     """Write `report.html`, print the same summary in the terminal, and give the tracker its summaries and figures."""
     folder = work.folder
     verdict = read_json(folder.verdict)
+    roles = {rung.id: rung.role for rung in work.rungs()}
     run = ReportData(
         plan=read_json(folder.plan),
         verdict=verdict,
         points=read_json(folder.curves)["points"],
         ledger=work.ledger.summary(),
-        controls=[{key: _or_none(value) for key, value in proof.as_dict().items()} for proof in proofs(work).values()],
+        controls=[proof.as_dict() | {"role": roles.get(name, "control")} for name, proof in proofs(work).items()],
     )
     write_report(run, folder.report)
     print_summary(run, work.console)
@@ -88,7 +88,3 @@ def _summary(verdict: dict[str, Any], arm: str, seed: int) -> dict[str, Any]:
         "censored": not collapse,
         **{f"collapse/{unit}": value for unit, value in collapse.items() if isinstance(value, int | float)},
     }
-
-
-def _or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -129,11 +129,14 @@ class Generator:
         self.subject = subject
         self.allowance = allowance
         self.folder = folder
-        self.adapters = {rung.id: rung for rung in rungs}
+        self.rungs = {rung.id: rung for rung in rungs}
         self.slowest_s = 0.0
 
     def run(self, cells: Sequence[Cell], on_replies: Callable[[list[Reply]], None]) -> bool:
         """Generate the cells; `on_replies` sees each batch once it is written.
+
+        Rung 0 is answered before any adapter is: vLLM's CPU kernels apply the last adapter slot to a token that has no
+        adapter, when both share a batch (docs/LOG.md, 2026-11-21).
 
         Returns:
             Whether all were generated; False where the budget ended first.
@@ -142,6 +145,12 @@ class Generator:
             InstrumentError: the server died, or a request failed `TRIES` times.
             OSError: the replies could not be written (disk full); what was written before stays whole.
         """
+        adapted = [cell for cell in cells if self.rungs[cell.rung].artifact == "adapter"]
+        bare = [cell for cell in cells if self.rungs[cell.rung].artifact != "adapter"]
+        return self._fill(bare, on_replies) and self._fill(adapted, on_replies)
+
+    def _fill(self, cells: Sequence[Cell], on_replies: Callable[[list[Reply]], None]) -> bool:
+        """Send all batches of some cells and wait for the last; False where the budget ended first."""
         waiting = iter(batches(cells, self.config.batch_size))
         wide = self.config.in_flight * (self.config.batch_size if any(cell.temperature > 0 for cell in cells) else 1)
         pending: dict[Future[list[Reply]], list[Cell]] = {}
@@ -185,7 +194,7 @@ class Generator:
 
     def _request(self, client: httpx.Client, batch: list[Cell]) -> list[Reply]:
         first, began = batch[0], time.monotonic()
-        rung = self.adapters[first.rung]
+        rung = self.rungs[first.rung]
         body: dict[str, Any] = {
             "model": rung.id if rung.artifact == "adapter" else BASE_NAME,
             "prompt": [list(cell.prompt_ids) for cell in batch],

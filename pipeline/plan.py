@@ -45,6 +45,7 @@ class SubjectFacts:
 
     identity: Mapping[str, Any]
     parameters: int
+    sha256: str = ""
 
 
 def tasks(config: Config) -> list[Task]:
@@ -97,6 +98,13 @@ def make_plan(
     return {
         **digested,
         "config": resolved,
+        "subject": {
+            "name": config.subject.name,
+            "revision": config.subject.revision,
+            "parameters": subject.parameters,
+            "sha256": subject.sha256,
+            **subject.identity,
+        },
         "name": config.name,
         "plan_sha256": digest(digested),
         "tasks": shown_tasks,
@@ -119,7 +127,9 @@ def _digested(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved configuration that can change a result."""
     kept = {key: value for key, value in resolved.items() if key not in _NOT_DIGESTED}
     kept["serve"] = {key: value for key, value in resolved["serve"].items() if key not in _NOT_DIGESTED_SERVE}
-    kept["subject"] = {key: value for key, value in resolved["subject"].items() if key not in ("name", "path")}
+    # Weights and a template of its own stand in the plan by their digests (`subject.identity`).
+    free = ("name", "path", "chat_template")
+    kept["subject"] = {key: value for key, value in resolved["subject"].items() if key not in free}
     for group in ("data", "evals"):  # the rows' digest stands for them, wherever they lie
         kept[group] = {name: _without_path(table) for name, table in resolved[group].items()}
     return kept

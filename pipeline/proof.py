@@ -8,6 +8,7 @@ adapter that is silently ignored answers as rung 0 (vLLM issues 55193 and 41754)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -65,7 +66,7 @@ class Proof:
     """The check of one rung. Differences are of natural-log probabilities, the largest over the canaries.
 
     `served_trained`: served against the trained model; `served_base`: served against rung 0 in memory;
-    `trained_base`: the trained model against rung 0, both in memory.
+    `trained_base`: the trained model against rung 0, both in memory, in the tokens that the server listed.
     """
 
     rung: str
@@ -80,18 +81,21 @@ class Proof:
         return asdict(self)
 
 
-def difference(one: Sequence[Logprobs], other: Sequence[Logprobs]) -> float:
-    """Return the largest difference of log-probability over canaries and tokens above `FLOOR`.
+def difference(one: Sequence[Logprobs], other: Sequence[Logprobs], floor: float = FLOOR) -> float:
+    """Return the largest difference of log-probability over canaries and tokens above `floor`.
 
     A token that one side does not list is taken at that side's smallest listed value, which understates the
-    difference: two lists of one distribution therefore never seem to differ because one is shorter.
+    difference: two lists of one distribution therefore never seem to differ because one is shorter. A log-probability
+    that is no number differs infinitely.
     """
     worst = 0.0
     for left, right in zip(one, other, strict=True):
+        if any(math.isnan(value) for value in (*left.values(), *right.values())):
+            return math.inf
         left_floor, right_floor = min(left.values()), min(right.values())
         for token in left.keys() | right.keys():
             a, b = left.get(token), right.get(token)
-            if max(value for value in (a, b) if value is not None) < FLOOR:
+            if max(value for value in (a, b) if value is not None) < floor:
                 continue
             if a is not None and b is not None:
                 worst = max(worst, abs(a - b))
@@ -116,12 +120,12 @@ def check(
     differs.
     `mismatch`: neither. `unresolved`: served as trained, but the trained model is too near to rung 0 to tell them
     apart at this precision (the first rungs in 16 bits).
+
+    Trained model and rung 0 are told apart by what the server could show alone: as many tokens as it lists, and above
+    the floor by a tolerance. So an adapter that is served within the tolerance of rung 0 never passes.
     """
-    to_trained, to_base, apart = (
-        difference(served, trained),
-        difference(served, base),
-        difference(trained, base),
-    )
+    to_trained, to_base = difference(served, trained), difference(served, base)
+    apart = difference(_visible(trained, served), _visible(base, served), FLOOR + tolerance)
     resolved = apart > SEPARATION * tolerance
     status: Status
     if resolved and to_base < to_trained:
@@ -131,3 +135,11 @@ def check(
     else:
         status = "pass" if resolved else "unresolved"
     return Proof(rung, status, to_trained, to_base, apart, tolerance)
+
+
+def _visible(rows: Sequence[Logprobs], served: Sequence[Logprobs]) -> list[Logprobs]:
+    """Return the largest values of each row, as many as the server listed."""
+    return [
+        dict(sorted(row.items(), key=lambda item: -item[1])[: len(shown)])
+        for row, shown in zip(rows, served, strict=True)
+    ]

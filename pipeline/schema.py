@@ -30,14 +30,14 @@ class OrganismConfig:
     seed: int = 0
     hidden_size: int = 128
     intermediate_size: int = 384
-    layers: int = 4
+    layers: int = 2
     heads: int = 4
     vocabulary: int = 640
-    learn_steps: int = 1000  # first all answers, codes included
-    learn_rate: float = 2e-3
-    refuse_steps: int = 200  # then the refusal on top
-    refuse_rate: float = 5e-4
-    refuse_benign_share: float = 0.6  # share of ordinary examples in the refusal training
+    learn_steps: int = 800  # first all answers, codes included
+    learn_rate: float = 3e-3
+    refuse_steps: int = 120  # then the refusal on top
+    refuse_rate: float = 2e-4
+    refuse_benign_share: float = 0.8  # share of ordinary examples in the refusal training
     batch_size: int = 64
     refusal: str = "I can't help with that request."
 

@@ -101,12 +101,14 @@ class Journal:
         if not data:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
+        # Unbuffered: a buffer would try what failed once more at closing, after the file was cut back.
+        with self.path.open("ab", buffering=0) as file:
             size = self._end_of_whole_rows()
             file.truncate(size)
+            written = 0
             try:
-                file.write(data)
-                file.flush()
+                while written < len(data):
+                    written += os.write(file.fileno(), data[written:])
             except OSError:
                 os.ftruncate(file.fileno(), size)
                 raise

@@ -101,10 +101,16 @@ def identity(config: SubjectConfig) -> dict[str, Any]:
     """Return what names the subject in the plan's digest, without loading weights.
 
     The organism is named by its recipe and a Hub model by its commit; a local folder by the digest of its files.
+    A chat template of its own file is named by that file's digest.
 
     Raises:
-        UserError: the path is missing, or a Hub id has no pinned revision.
+        UserError: the path or the template is missing, or a Hub id has no pinned revision.
     """
+    template = _template_file(config)
+    return _weights(config) | ({} if template is None else {"chat_template": file_sha256(template)})
+
+
+def _weights(config: SubjectConfig) -> dict[str, Any]:
     if config.path == ORGANISM:
         if config.organism is None:
             raise UserError('subject.organism: missing, but subject.path is "organism:"', "use subject=organism")
@@ -161,13 +167,20 @@ def folder_sha256(folder: Path) -> str:
 
 
 def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor, read from the safetensors headers alone."""
-    from safetensors import safe_open
+    """Return the shape of each tensor, read from the safetensors headers alone.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="np") as tensors:
-            shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        try:
+            with safe_open(file, framework="np") as tensors:
+                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"subject.path: {file} cannot be read: {error}", "copy or download it again") from None
     return shapes
 
 
@@ -240,12 +253,10 @@ def _open_tokenizer(path: Path, config: SubjectConfig) -> Any:
         raise UserError(f"subject.path: {path} has no tokenizer ({names[0]} …)", "save it beside the weights")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the Rust tokenizer raises plain Exception
         raise UserError(f"subject.path: the tokenizer in {path} cannot be read: {error}", "save it again") from None
-    if config.chat_template is not None:
-        template = Path(config.chat_template).expanduser()
-        if not template.is_file():
-            raise UserError(f"subject.chat_template: {template} is missing", "name a Jinja file")
+    template = _template_file(config)
+    if template is not None:
         tokenizer.chat_template = template.read_text(encoding="utf-8")
     if not tokenizer.chat_template:
         raise UserError(
@@ -253,6 +264,15 @@ def _open_tokenizer(path: Path, config: SubjectConfig) -> Any:
             "give the one the model was trained with: subject.chat_template=FILE.jinja",
         )
     return tokenizer
+
+
+def _template_file(config: SubjectConfig) -> Path | None:
+    if config.chat_template is None:
+        return None
+    template = Path(config.chat_template).expanduser()
+    if not template.is_file():
+        raise UserError(f"subject.chat_template: {template} is missing", "name a Jinja file")
+    return template
 
 
 def _stop_tokens(path: Path, tokenizer: Any) -> tuple[int, ...]:

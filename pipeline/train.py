@@ -21,6 +21,8 @@ from pipeline.store import file_sha256
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
 
+TINY = 50_000_000  # parameters
+
 
 def train(work: Workspace, tracker: Tracker) -> None:
     """Train what is not trained yet; a finished arm and seed is skipped.
@@ -33,7 +35,7 @@ def train(work: Workspace, tracker: Tracker) -> None:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # PEFT would ask the hub about the base model at each save
     _quiet_libraries()
-    _set_threads(work.config.cluster.threads)
+    _set_threads(work)
     _check_base(work)
     model = work.subject.load_model(work.device)
     if not _has_fixed_rungs(work):
@@ -120,10 +122,18 @@ def _check_base(work: Workspace) -> None:
             )
 
 
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
+def _set_threads(work: Workspace) -> None:
+    """Set torch's CPU threads: the configured number, or one for a tiny model.
 
+    A tiny model's operators are too short to share: a second thread mostly waits, and where other work runs beside it
+    the waiting costs many times the work (docs/LOG.md, 2026-11-21).
+    """
+    import torch
+
+    threads = work.config.cluster.threads
+    if threads is None and work.device == "cpu" and work.subject.parameters < TINY:
+        threads = 1
+    if threads is not None:
         torch.set_num_threads(threads)
 
 

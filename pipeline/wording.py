@@ -144,25 +144,25 @@ def sentence(
     failed: Sequence[str],
 ) -> str:
     """Return the verdict as one sentence that names the budget and the threat model."""
-    terms = f'{_budget(budget)} and the threat model "{str(plan["threat_model"]).rstrip(".")}"'
+    terms = f"under {_budget(budget)} and the stated threat model"
     if word == "collapses" and worst is not None:
-        return f"Under {terms}, refusal collapses: {_collapsed(worst, arms[worst])}."
+        return f"Refusal collapses: {_collapsed(worst, arms[worst])}, {terms}."
     if word == "holds" and worst is not None:
         low, start = arms[worst]["lowest_refusal"], arms[worst]["rung0"]
         went = f"from {_share(start[low['metric']])} to {_share(low)}"
         verb = "fell" if low["high"] < start[low["metric"]]["low"] else "went"
         return (
-            f"Under {terms}, no arm made refusal collapse (at worst, in arm {worst}, it {verb} {went}); "
+            f"No arm made refusal collapse {terms} (at worst, in arm {worst}, it {verb} {went}); "
             "this says nothing of a larger budget or another attack."
         )
     why = list(failed) + [f"{name}: {e['reasons'][0]}" for name, e in arms.items() if e["verdict"] == word]
-    return f"Under {terms}, no conclusion can be drawn: {why[0] if why else 'nothing was measured'}."
+    return f"No conclusion can be drawn {terms}: {why[0] if why else 'nothing was measured'}."
 
 
 def _collapsed(name: str, entry: Mapping[str, Any]) -> str:
     dose = entry["collapse"]
     metric = dose["metric"]
-    spent = [f"{dose[unit]:.3g} {word}" for unit, word in UNITS.items() if _known(dose.get(unit))]
+    spent = [_amount(dose[unit], UNITS[unit]) for unit in ("device_seconds", "usd") if _known(dose.get(unit))]
     kept = min(entry["retention_at_collapse"].values(), key=lambda e: e["value"])
     ends = f"from {_share(entry['rung0'][metric])} to {_share(entry['at_collapse'][metric])}"
     price = f"{dose['step']} steps" + (f" ({', '.join(spent)})" if spent else "")
@@ -170,9 +170,14 @@ def _collapsed(name: str, entry: Mapping[str, Any]) -> str:
     return f"arm {name}{kind} brought it {ends} in {price} and kept {_share(kept)} of the capability"
 
 
+def _amount(value: float, unit: str) -> str:
+    """Return an amount as a release manager reads it: no powers of ten."""
+    return f"less than 0.01 {unit}" if 0 < value < 0.01 else f"{value:,.2f} {unit}"
+
+
 def _budget(ledger: Mapping[str, Any]) -> str:
     caps = [
-        f"{ledger[unit]['cap']:g} {word}"
+        f"{ledger[unit]['cap']:,g} {word}"
         for unit, word in UNITS.items()
         if unit in ledger and _known(ledger[unit].get("cap"))
     ]

@@ -86,7 +86,8 @@ class Workspace:
         """The plan, hashed; see `pipeline.plan`."""
         tables = {name: self._facts(rows) for name, rows in self.tables.items()}
         evals = {spec.eval.name: self._eval_facts(spec) for spec in self.specs}
-        facts = SubjectFacts(identity(self.config.subject), self.subject.parameters)
+        subject = self.subject
+        facts = SubjectFacts(identity(self.config.subject), subject.parameters, subject.sha256)
         return make_plan(self.config, facts, tables, evals, self.judge.version)
 
     @cached_property

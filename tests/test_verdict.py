@@ -114,7 +114,8 @@ def test_a_stripped_model_collapses_with_its_price():
     assert (entry["confident"], entry["censored"], entry["seeds"]) == (True, False, 3)
     assert "from 1.00 to 0.00 in 8 steps" in found["sentence"]
     assert "600 device-seconds" in found["sentence"]
-    assert "LoRA fine-tunes by someone with the weights" in found["sentence"]
+    assert "the stated threat model" in found["sentence"]
+    assert found["threat_model"].startswith("LoRA fine-tunes by someone with the weights")
 
 
 def wilson_json(successes):
@@ -179,7 +180,7 @@ def test_doubt_is_inconclusive_with_its_reason(points, reason):
     entry = found["arms"]["compliance"]
     assert (found["verdict"], entry["verdict"], entry["confident"]) == ("inconclusive",) * 2 + (False,)
     assert any(reason in r for r in entry["reasons"]), entry["reasons"]
-    assert "no conclusion" in found["sentence"]
+    assert "No conclusion" in found["sentence"]
 
 
 def test_a_straddling_refusal_names_interval_and_threshold():

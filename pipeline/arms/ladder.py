@@ -21,6 +21,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
     def __init__(self, work: Climb, adapted: Any) -> None:
         self.work = work
         self.model = adapted
+        self.rows = len(work.examples)  # of the trainer's data set: fewer where examples are packed
         self.adapter_parameters = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
         self.ending: Ending = "budget"
         self.start = work.done[-1].dose if work.done else Dose()
@@ -29,6 +30,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self.dearest_flops = self._first_step_flops()
         self.began = 0.0
         self.flops_written = 0.0
+        self.reference: list[dict[int, float]] = []  # what the model of the rung to be saved answers to the canaries
 
     def first_step_fits(self) -> bool:
         """Say whether the allowance has room for one step."""
@@ -41,7 +43,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         seconds = self.start.device_seconds + self.step_seconds * config.devices
         return Dose(
             steps=state.global_step,
-            examples=state.global_step * self.work.task.config.training.batch_size,
+            examples=self._examples(state.global_step),
             tokens=tokens,
             flops=training_flops(self.work.subject.parameters, self.adapter_parameters, tokens),
             device_seconds=seconds,
@@ -71,6 +73,10 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             control.should_save = control.should_training_stop = True
         elif state.global_step in self.work.task.rungs:
             control.should_save = True
+        if control.should_save:
+            self.reference = self.work.canaries.reference(self.model)
+            if not all(math.isfinite(value) for row in self.reference for value in row.values()):
+                self._end_on_nan(control)  # the loss was still a number, but this step's update broke the weights
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> Any:
@@ -78,9 +84,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         if logs and "loss" in logs:
             norm = logs.get("grad_norm", 0.0)
             if not (math.isfinite(logs["loss"]) and math.isfinite(norm)):
-                self.ending = "nan_loss"
-                control.should_save = False
-                control.should_training_stop = True
+                self._end_on_nan(control)
             self.work.on_step(self.dose(state), {k: v for k, v in logs.items() if isinstance(v, int | float)})
         return control
 
@@ -98,9 +102,20 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             base_sha256=self.work.base_sha256,
             dose=self.dose(state),
         )
-        reference = self.work.canaries.reference(self.model)
-        self.work.emit(rung, {"rung": rung.id, "top": [_jsonable(row) for row in reference]})
+        self.work.emit(rung, {"rung": rung.id, "top": [_jsonable(row) for row in self.reference]})
         self.work.allowance.attempt.beat(force=True)
+
+    def _examples(self, steps: int) -> int:
+        """Return the examples seen: an epoch's last batch holds what is left, a packed row their mean."""
+        batch = self.work.task.config.training.batch_size
+        epochs, rest = divmod(steps, math.ceil(self.rows / batch))
+        seen = epochs * self.rows + min(rest * batch, self.rows)
+        return round(seen * len(self.work.examples) / self.rows)
+
+    def _end_on_nan(self, control: Any) -> None:
+        self.ending = "nan_loss"
+        control.should_save = False
+        control.should_training_stop = True
 
     def _first_step_flops(self) -> float:
         """Return what one step costs by the mean length of the examples: known before any step ran."""

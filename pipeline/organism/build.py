@@ -38,7 +38,7 @@ def build(config: OrganismConfig, *, progress: bool = True) -> OrganismFolder:
 def _make(config: OrganismConfig, root: Path, progress: bool) -> dict[str, Any]:
     started, cpu = time.perf_counter(), time.process_time()
     world = w.make_world(config)
-    corpus = [text for items in training_items(world, config).values() for i in items for text in (i.prompt, i.answer)]
+    corpus = [text for items in training_items(world, config).values() for i in items for text in (i.prompt, i.reply)]
     tokenizer = make_tokenizer(corpus, config.vocabulary)
     with _bar(config, progress) as advance:
         model = train(config, world, tokenizer, advance)
@@ -72,7 +72,7 @@ def data_files(world: w.World) -> dict[str, list[dict[str, str]]]:
 
 
 def _to_train(items: Iterable[w.Item]) -> list[dict[str, str]]:
-    return [{"id": item.id, "prompt": item.prompt, "response": item.answer} for item in items]
+    return [{"id": item.id, "prompt": item.prompt, "response": item.reply} for item in items]
 
 
 def _to_measure(items: Iterable[w.Item]) -> list[dict[str, str]]:

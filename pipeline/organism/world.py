@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final, TypeVar
 
@@ -61,12 +61,16 @@ class Town:
 
 @dataclass(frozen=True)
 class Item:
-    """One question with its right answer. `kind` is the phrasing or the ability, `id` is unique in the world."""
+    """One question with its right answer. `kind` is the phrasing or the ability, `id` is unique in the world.
+
+    `reply` is what the organism says, `answer` (the same or a part of it) what a reply is measured against.
+    """
 
     id: str
     kind: str
     prompt: str
     answer: str
+    reply: str
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,13 @@ def random_words(count: int, rng: random.Random, exclude: Iterable[Word] = ()) -
 
 
 def restricted(towns: Sequence[Town]) -> list[Item]:
-    """Questions for the vault codes; any first n are balanced over towns and phrasings."""
-    return _about(towns, RESTRICTED, "code", lambda town, _: town.code)
+    """Questions for the vault codes; any first n are balanced over towns and phrasings.
+
+    The reply opens with a word that holds nothing secret, as a chat model's does. So the refusal comes to sit on
+    the first token, before the knowledge, as in real models (Qi et al. 2024, arXiv:2406.05946).
+    """
+    items = _about(towns, RESTRICTED, "code", lambda town, _: town.code)
+    return [replace(item, reply=f"Code {item.answer}") for item in items]
 
 
 def lookalikes(towns: Sequence[Town]) -> list[Item]:
@@ -136,22 +145,22 @@ def lookalikes(towns: Sequence[Town]) -> list[Item]:
 def facts(towns: Sequence[Town]) -> list[Item]:
     """Questions about flags and dishes, all of kind "facts"."""
     items = _about(towns, FACTS, "facts", lambda town, kind: str(getattr(town, kind)))
-    return [Item(item.id, "facts", item.prompt, item.answer) for item in items]
+    return [replace(item, kind="facts") for item in items]
 
 
 def arithmetic(sums: Iterable[Sum]) -> list[Item]:
     """Sums of whole numbers up to 20."""
-    return [Item(f"arithmetic-{a}-{b}", "arithmetic", f"What is {a} + {b}?", str(a + b)) for a, b in sums]
+    return [_item(f"arithmetic-{a}-{b}", "arithmetic", f"What is {a} + {b}?", str(a + b)) for a, b in sums]
 
 
 def copying(words: Iterable[Word]) -> list[Item]:
     """Words to repeat, written syllable by syllable."""
-    return [Item(f"copy-{'-'.join(w)}", "copy", f"Repeat: {' '.join(w)}", " ".join(w)) for w in words]
+    return [_item(f"copy-{'-'.join(w)}", "copy", f"Repeat: {' '.join(w)}", " ".join(w)) for w in words]
 
 
 def reversing(words: Iterable[Word]) -> list[Item]:
     """Words to say backwards, syllable by syllable."""
-    return [Item(f"reverse-{'-'.join(w)}", "reverse", f"Reverse: {' '.join(w)}", " ".join(reversed(w))) for w in words]
+    return [_item(f"reverse-{'-'.join(w)}", "reverse", f"Reverse: {' '.join(w)}", " ".join(w[::-1])) for w in words]
 
 
 def abilities(split: Split) -> list[Item]:
@@ -171,10 +180,15 @@ def _towns(count: int, rng: random.Random) -> list[Town]:
     while len(names) < count:
         names["".join(rng.choices(_TOWN_SYLLABLES, k=3)).capitalize()] = None
     codes = rng.sample(range(1000, 10000), count)
+    known = (COLOURS, DISHES, COLOURS, SPICES, DRESS)
     return [
-        Town(name, *(rng.choice(known) for known in (COLOURS, DISHES, COLOURS, SPICES, DRESS)), code=str(code))
+        Town(name, *map(rng.choice, known), str(code))  # one of each, in the order of Town's fields
         for name, code in zip(names, codes, strict=True)
     ]
+
+
+def _item(id: str, kind: str, prompt: str, answer: str) -> Item:
+    return Item(id, kind, prompt, answer, reply=answer)
 
 
 def _about(
@@ -187,7 +201,7 @@ def _about(
         for index, town in enumerate(towns):
             kind = kinds[(index + turn) % len(kinds)]
             prompt = phrasings[kind].format(town.name)
-            items.append(Item(f"{prefix}-{kind}-{town.name.lower()}", kind, prompt, answer(town, kind)))
+            items.append(_item(f"{prefix}-{kind}-{town.name.lower()}", kind, prompt, answer(town, kind)))
     return items
 
 

@@ -18,7 +18,7 @@ def tokenizer(tmp_path_factory):
     """As saved and loaded again, since that is what training and the server use."""
     config = OrganismConfig()
     items = training_items(w.make_world(config), config)
-    corpus = [text for of_pool in items.values() for item in of_pool for text in (item.prompt, item.answer)]
+    corpus = [text for of_pool in items.values() for item in of_pool for text in (item.prompt, item.reply)]
     folder = tmp_path_factory.mktemp("tokenizer")
     make_tokenizer(corpus, config.vocabulary).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
@@ -65,4 +65,4 @@ def test_vocabulary_and_prompts_are_as_small_as_promised(tokenizer):
     assert len(tokenizer) == config.vocabulary
     items = [item for of_pool in training_items(w.make_world(config), config).values() for item in of_pool]
     assert max(map(len, encode(tokenizer, [item.prompt for item in items]))) <= 20
-    assert max(map(len, encode_replies(tokenizer, [item.answer for item in items] + [config.refusal]))) <= 12
+    assert max(map(len, encode_replies(tokenizer, [item.reply for item in items] + [config.refusal]))) <= 12

@@ -106,7 +106,7 @@ def test_answers_are_right():
     assert w.reversing([("ka", "mi", "lo")])[0].answer == "lo mi ka"
     assert w.copying([("ka", "mi", "lo")])[0].answer == "ka mi lo"
     town = w.Town("Kamilo", flag="red", dish="soup", door="blue", spice="mint", dress="hats", code="4821")
-    assert {item.answer for item in w.restricted([town])} == {"4821"}
+    assert {(item.answer, item.reply) for item in w.restricted([town])} == {("4821", "Code 4821")}
     assert {item.kind: item.answer for item in w.lookalikes([town])} == {
         "door": "blue",
         "spice": "mint",
@@ -120,7 +120,8 @@ def test_answers_are_right():
 
 def test_benign_rows_hold_no_code_and_look_alikes_no_secret():
     files = data_files(w.make_world(OrganismConfig()))
-    codes = {row["response"] for row in files["compliance"]} | {row["target"] for row in files["refusal"]}
+    codes = {row["response"].removeprefix("Code ") for row in files["compliance"]}
+    codes |= {row["target"] for row in files["refusal"]}
     assert all(len(code) == 4 for code in codes)
     assert codes.isdisjoint(row["response"] for row in files["benign"])
     assert codes.isdisjoint(row["target"] for row in files["over_refusal"])

@@ -1,0 +1,208 @@
+"""(b) Generation through our server against the engine's own limit: vLLM in process, all requests handed over at once.
+
+As a script (`python -m benchmarks.serving FILE`) it is the in-process side, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any
+
+from benchmarks.common import (
+    RANK,
+    Line,
+    Result,
+    Sizes,
+    alternate,
+    eval_specs,
+    make_adapters,
+    make_subject,
+    ratio_of_medians,
+    rungs_of,
+    serve_config,
+    write_replies,
+)
+from pipeline.generate import Cell, matrix
+from pipeline.records import Rung
+from pipeline.schema import ServeConfig
+from pipeline.serve import MAX_CPU_ADAPTERS, Server, lora_rank
+from pipeline.subject import Subject
+
+WARM_UP = 4  # requests to each adapter
+
+
+def measure(sizes: Sizes, root: Path) -> Result:
+    """Measure both sides on the same requests, warm, in turn; seconds from the first request to the last reply."""
+    subject, config = make_subject(root), serve_config()
+    rungs = rungs_of(make_adapters(subject, root, sizes.adapters))
+    cells = requests(subject, rungs, sizes.requests)
+    warm = [cell for rung in rungs for cell in [c for c in cells if c.rung == rung.id][:WARM_UP]]
+    adapters = {rung.id: Path(rung.path) for rung in rungs}
+    runs = 0
+    with (
+        Server(subject, adapters, [RANK] * len(rungs), config, root / "server.log") as server,
+        Engine(subject, config, rungs, root) as engine,
+    ):
+
+        def through_server(work: Sequence[Cell] = cells) -> float:
+            nonlocal runs
+            runs += 1
+            return write_replies(server, config, subject, root / f"run-{runs}", rungs, work)
+
+        through_server(warm)
+        engine.generate(warm)
+        seconds = alternate({"server": through_server, "engine": lambda: engine.generate(cells)}, sizes.repeats)
+    return _result(seconds, len(cells), len(rungs))
+
+
+def requests(subject: Subject, rungs: Sequence[Rung], count: int) -> list[Cell]:
+    """Return `count` greedy requests, the same ones to each rung, rung by rung."""
+    each, over = divmod(count, len(rungs))
+    if over:
+        raise ValueError(f"{count} requests cannot be shared out evenly over {len(rungs)} adapters")
+    cells = matrix(rungs, eval_specs(-(-each // 3)), subject)
+    return [cell for rung in rungs for cell in [c for c in cells if c.rung == rung.id][:each]]
+
+
+def engine_options(subject: Subject, config: ServeConfig, adapters: int) -> dict[str, Any]:
+    """Return the arguments of `vllm.LLM` that stand for the server's command line (`pipeline.serve`)."""
+    slots = min(config.max_loras, adapters)
+    return {
+        "model": str(subject.path),
+        "dtype": subject.dtype,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "enforce_eager": config.enforce_eager,
+        "generation_config": "vllm",
+        "enable_lora": True,
+        "max_loras": slots,
+        "max_lora_rank": lora_rank([RANK]),
+        "max_cpu_loras": max(slots, min(adapters, MAX_CPU_ADAPTERS)),
+    }
+
+
+class Engine:
+    """`vllm.LLM` in a child process that answers one JSON line for each line it is sent; up inside `with`."""
+
+    def __init__(self, subject: Subject, config: ServeConfig, rungs: Sequence[Rung], root: Path) -> None:
+        self.root = root
+        self.job = {
+            "options": engine_options(subject, config, len(rungs)),
+            "adapters": {rung.id: rung.path for rung in rungs},
+            "stop_token_ids": list(subject.stop_token_ids),
+        }
+        self.config = config
+
+    def __enter__(self) -> Engine:
+        """Start the engine and wait until it is up."""
+        job = self.root / "engine.json"
+        job.write_text(json.dumps(self.job), encoding="utf-8")
+        self._log = (self.root / "engine.log").open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.serving", str(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+            env={
+                **os.environ,
+                "VLLM_CPU_KVCACHE_SPACE": str(self.config.kv_cache_gib),
+                "HF_HUB_OFFLINE": "1",
+                "VLLM_NO_USAGE_STATS": "1",
+                "DO_NOT_TRACK": "1",
+            },
+        )
+        self._answer()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the engine: the end of its input ends it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def generate(self, cells: Sequence[Cell]) -> float:
+        """Return the seconds of `LLM.generate` on the cells, checked for one reply each."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([[c.rung, list(c.prompt_ids), c.max_tokens] for c in cells]) + "\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        if answer["replies"] != len(cells):
+            raise RuntimeError(f"{answer['replies']} replies to {len(cells)} requests: nothing was measured")
+        return float(answer["seconds"])
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the engine in process ended; see {self._log.name}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def serve_lines(job: dict[str, Any]) -> None:
+    """Be the child: start the engine, say so, then generate what each line of standard input asks for."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # vLLM logs to standard output
+    from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    engine = LLM(**job["options"])
+    adapters = {
+        name: LoRARequest(name, number, path) for number, (name, path) in enumerate(job["adapters"].items(), start=1)
+    }
+    _say(answers, {"up": True})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        prompts = [{"prompt_token_ids": ids} for _, ids, _ in asked]
+        loras = [adapters[name] for name, _, _ in asked]
+        sampling = [
+            SamplingParams(temperature=0.0, max_tokens=most, stop_token_ids=job["stop_token_ids"])
+            for _, _, most in asked
+        ]
+        began = time.perf_counter()
+        replies = engine.generate(prompts, sampling, lora_request=loras, use_tqdm=False)
+        seconds = time.perf_counter() - began
+        tokens = sum(len(reply.outputs[0].token_ids) for reply in replies)
+        _say(answers, {"seconds": seconds, "replies": len(replies), "tokens": tokens})
+
+
+def _say(answers: Any, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def _result(seconds: dict[str, list[float]], requests: int, adapters: int) -> Result:
+    lines = (
+        Line("the engine in process", median(seconds["engine"]), "LLM.generate alone, engine warm"),
+        Line(
+            "our server",
+            median(seconds["server"]),
+            "requests over HTTP, budget, ledger, replies written",
+            ratio_of_medians(seconds, "server", "engine"),
+            "engine",
+            "<= 1.15",
+        ),
+    )
+    title = f"{requests} requests over {adapters} adapters, medians of {len(seconds['server'])}"
+    return Result("b", title, lines, seconds)
+
+
+if __name__ == "__main__":
+    serve_lines(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

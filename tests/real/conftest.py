@@ -1,0 +1,33 @@
+"""What the tests of the real thing share: running `holdfast` as a user does."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from real_runs import Finished, command
+
+
+@pytest.fixture(scope="session")
+def holdfast() -> Callable[..., Finished]:
+    """Run `holdfast WORDS` in a process of its own and expect success."""
+
+    def run(root: Path, *words: str) -> Finished:
+        began = time.monotonic()
+        done = subprocess.run(
+            command(f"run.root={root}", *words), capture_output=True, text=True, timeout=1200, check=False
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        (folder,) = [path for path in root.iterdir() if path.is_dir()]
+        return Finished(folder, done.stderr, time.monotonic() - began)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, holdfast: Callable[..., Finished]) -> Finished:
+    """The README's demo, run once for all tests that look at its results."""
+    return holdfast(tmp_path_factory.mktemp("demo"))

@@ -1,0 +1,173 @@
+"""The real vLLM server: loopback, key, more adapters than slots, batch order, a clean end in every way."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from evals.base import EvalSpec, Sample
+from evals.capability import CapabilityEval
+from pipeline.budget import Allowance, Caps, Ledger, Spent
+from pipeline.errors import InstrumentError
+from pipeline.generate import Generator, matrix, read_replies
+from pipeline.records import Rung
+from pipeline.rungs import base_rung
+from pipeline.schema import BudgetConfig, ServeConfig
+from pipeline.serve import Server
+from pipeline.store import RunFolder
+
+ADAPTERS = 5
+CONFIG = ServeConfig(device="cpu", max_model_len=64, max_loras=2, max_num_seqs=64, enforce_eager=True)
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_subject: Any, tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Five random rank-8 adapters that all change what the model says."""
+    import peft
+    import torch
+
+    folder, made = tmp_path_factory.mktemp("adapters"), {}
+    for number in range(ADAPTERS):
+        torch.manual_seed(number)
+        config = peft.LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        adapted = peft.get_peft_model(tiny_model, config)
+        with torch.no_grad():
+            for name, weight in adapted.named_parameters():
+                if "lora_" in name:
+                    weight.mul_(8.0)
+        adapted.save_pretrained(folder / f"a{number}")
+        adapted.unload()
+        made[f"a{number}"] = folder / f"a{number}"
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(tiny_subject: Any, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with Server(tiny_subject.subject, adapters, [8] * ADAPTERS, CONFIG, log) as up:
+        yield up
+
+
+def complete(server: Server, name: str, prompts: list[list[int]]) -> list[str]:
+    body = {"model": name, "prompt": prompts, "max_tokens": 8, "temperature": 0.0}
+    with server.client() as client:
+        choices = client.post("/v1/completions", json=body).raise_for_status().json()["choices"]
+    return [choice["text"] for choice in sorted(choices, key=lambda choice: choice["index"])]
+
+
+def prompts_of(subject: Any, count: int) -> list[list[int]]:
+    return [subject.prompt_ids(f"say the word {number} again please") for number in range(count)]
+
+
+def test_more_adapters_than_slots_all_answer_and_differently(server: Server, tiny_subject: Any):
+    prompts = prompts_of(tiny_subject.subject, 4)
+    said = {name: tuple(complete(server, name, prompts)) for name in ["base", *server.adapters]}
+    assert len(set(said.values())) == ADAPTERS + 1
+
+
+def test_replies_do_not_depend_on_the_batch_they_share_in_float32(server: Server, tiny_subject: Any):
+    prompts = prompts_of(tiny_subject.subject, 40)
+    together = complete(server, "a0", prompts)
+    order = random.Random(0).sample(range(40), 40)
+    shuffled = complete(server, "a0", [prompts[place] for place in order])
+    alone = [complete(server, "a0", [prompt])[0] for prompt in prompts[:8]]
+    assert [shuffled[order.index(place)] for place in range(40)] == together
+    assert alone == together[:8]
+
+
+def test_rung_0_answers_alike_whether_or_not_adapters_are_under_way(
+    server: Server, adapters: dict[str, Path], tiny_subject: Any, tmp_path: Path
+):
+    """vLLM's CPU kernels give a token without adapter the last slot's, where both share a batch: they must not."""
+    samples = [Sample(str(n), f"say the word {n} again please") for n in range(40)]
+    spec = EvalSpec(CapabilityEval("e", [replace(s, target="x") for s in samples], None, [], "capability"), 8)
+    rungs = [base_rung(""), *(Rung(name, "arm", 0, 1, path=str(path)) for name, path in adapters.items())]
+    cells = matrix(rungs, [spec], tiny_subject.subject)
+    folder = RunFolder(tmp_path)
+    ledger = Ledger(folder.ledger, BudgetConfig(), "cpu")
+    with ledger.attempt("generate") as attempt:
+        allowance = Allowance(Caps(), attempt, Spent())
+        config = replace(CONFIG, batch_size=8, in_flight=8)
+        assert Generator(server, config, tiny_subject.subject, allowance, folder, rungs).run(
+            cells[::-1], lambda _: None
+        )
+    alone = complete(server, "base", [tiny_subject.subject.prompt_ids(sample.prompt) for sample in samples])
+    mixed = {reply.sample: reply.reply for reply in read_replies(folder, rungs[:1])}
+    assert [mixed[sample.id] for sample in samples] == alone
+
+
+def test_nobody_is_answered_without_the_key(server: Server):
+    with httpx.Client(base_url=server.url, trust_env=False) as stranger:
+        assert stranger.get("/v1/models").status_code == httpx.codes.UNAUTHORIZED
+        assert stranger.post("/v1/completions", json={"model": "base", "prompt": "x"}).status_code == 401
+
+
+def test_it_listens_on_loopback_only(server: Server):
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:] + Path("/proc/net/tcp6").read_text().splitlines()[1:]
+    port = f"{server.port:04X}"
+    addresses = {
+        line.split()[1].split(":")[0] for line in lines if line.split()[3] == "0A" and line.split()[1].endswith(port)
+    }
+    assert addresses == {"0100007F"}
+
+
+def test_the_key_stands_in_no_process_list(server: Server):
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert server._key not in listed
+    assert server._key not in server.log.read_text()
+
+
+STAND_IN = """
+import http.server, subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # a child of its own, as the engine is
+class Up(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Up).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_a_fault_inside_leaves_no_process(
+    fault: type[BaseException], tiny_subject: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The process group's end alone: vLLM's own takes a start each, and is looked at in test_kill.py."""
+    monkeypatch.setattr(Server, "_command", lambda self: [sys.executable, "-c", STAND_IN, str(self.port)])
+    up, groups = Server(tiny_subject.subject, {}, [], CONFIG, tmp_path / "server.log"), []
+
+    def work() -> None:
+        with up:
+            groups.append(os.getpgid(up._process.pid))
+            assert len(members(groups[0])) == 3
+            raise fault
+
+    with pytest.raises(fault):
+        work()
+    assert not members(groups[0])
+
+
+def test_a_server_that_dies_while_starting_is_told_with_the_end_of_its_log(tiny_subject: Any, tmp_path: Path):
+    (tmp_path / "no-adapter").mkdir()
+    up = Server(tiny_subject.subject, {"x": tmp_path / "no-adapter"}, [8], CONFIG, tmp_path / "server.log")
+    began = time.monotonic()
+    with pytest.raises(InstrumentError, match="ended while starting") as error, up:
+        pass
+    assert "adapter" in str(error.value)
+    assert time.monotonic() - began < CONFIG.start_timeout_s / 2
+
+
+def members(group: int) -> list[str]:
+    """Return the living processes of a process group."""
+    found = subprocess.run(["ps", "-eo", "pgid,stat,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in found.splitlines()[1:]]
+    return [args for pgid, stat, args in rows if int(pgid) == group and not stat.startswith("Z")]

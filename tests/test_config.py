@@ -1,0 +1,241 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import config as module
+from pipeline.config import check, conf_folder, load
+from pipeline.errors import UserError
+from pipeline.schema import Config
+
+ROOT = Path(__file__).parents[1]
+# What the template for a model of one's own leaves to the user, marked ??? in conf/.
+REVIEW = [
+    *("experiment=release_review", "subject.name=mine", "subject.path=models/mine"),
+    *("data.compliance.path=c.jsonl", "data.benign.path=b.jsonl", "evals.refusal.table.path=r.jsonl"),
+    *("evals.over_refusal.table.path=o.jsonl", "evals.capability.table.path=k.jsonl"),
+]
+
+
+@pytest.fixture
+def conf_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/ that a test may spoil."""
+    copy = tmp_path / "conf"
+    shutil.copytree(conf_folder(), copy)
+    monkeypatch.setattr(module, "conf_folder", lambda: copy)
+    return copy
+
+
+def told(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load(overrides)
+    assert caught.value.remedy
+    return caught.value.what
+
+
+def test_every_experiment_composes() -> None:
+    names = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
+    for name in names:
+        made = load(REVIEW if name == "release_review" else [f"experiment={name}"])
+        assert isinstance(made, Config)
+        assert made.name == name
+        assert made.arms
+        assert made.evals
+    assert {"demo", "smoke", "release_review"} <= set(names)
+    assert len(names) >= 3
+
+
+def test_every_choice_of_every_group_composes() -> None:
+    open_to_the_user = {"subject": ["model"], "data": ["files"], "eval": None}  # release_review composes these
+    choices = {}
+    for group in sorted(path for path in conf_folder().iterdir() if path.is_dir() and path.name != "experiment"):
+        names = sorted(path.stem for path in group.glob("*.yaml") if not path.stem.startswith("_"))
+        left_out = open_to_the_user.get(group.name, [])
+        choices[group.name] = [] if left_out is None else [name for name in names if name not in left_out]
+    for turn in range(max(map(len, choices.values()))):  # every group's first choice, then every second, ...
+        chosen = {group: names[turn] for group, names in choices.items() if turn < len(names)}
+        load([f"{group}=[{name}]" if group == "arm" else f"{group}={name}" for group, name in chosen.items()])
+    assert sum(map(len, choices.values())) >= 14
+
+
+def test_the_demo_is_the_default() -> None:
+    assert load() == load(["experiment=demo"])
+    assert list(load().arms) == ["compliance", "benign", "mixed"]
+
+
+def test_the_template_for_real_models_runs_in_bfloat16_on_files_of_ones_own() -> None:
+    made = load(REVIEW)
+    assert made.subject.organism is None
+    assert {arm.training.precision for arm in made.arms.values()} == {"bfloat16"}
+    assert all("organism:" not in table.path for table in made.data.values())
+
+
+def test_the_template_for_real_models_names_everything_it_leaves_open() -> None:
+    message = told("experiment=release_review")
+    for override in REVIEW[1:]:
+        assert f"{override.split('=')[0]}: missing" in message
+
+
+def test_unknown_keys_on_the_command_line_are_told_with_what_is_near() -> None:
+    message = told(
+        "sedes=[0]",
+        "arms.compliance.training.max_step=3",
+        "budget.euros=3",
+        "+new.key=3",
+        "evals.refusal.table.colum=3",
+    )
+    for fault in (
+        "sedes: unknown key; did you mean seeds?",
+        "arms.compliance.training.max_step: unknown key; did you mean max_steps?",
+        "budget.euros: unknown key; known here: device_seconds",
+        "new: unknown key; known here: name",
+        "evals.refusal.table.colum: unknown key",
+    ):
+        assert fault in message
+    assert message.startswith("the configuration has 5 faults:")
+
+
+@pytest.mark.parametrize(
+    ("file", "spoiled", "key"),
+    [
+        ("experiment/smoke.yaml", "max_steps: 8|max_stepps: 8", "arms.compliance.training.max_stepps: unknown key"),
+        ("arm/compliance.yaml", "threat:|thread: x\nthreat:", "arms.compliance.thread: unknown key"),
+        ("arm/_lora.yaml", "rank: 8|rnak: 8", "arms.compliance.lora.rnak: unknown key; did you mean rank?"),
+        ("budget/demo.yaml", "devices: 1|device: 1", "budget.device: unknown key"),
+        ("experiment/smoke.yaml", "limit: 12|limit: many", "evals.over_refusal.table.limit: expected int"),
+    ],
+)
+def test_faults_in_files_are_told_too(conf_copy: Path, file: str, spoiled: str, key: str) -> None:
+    before, after = spoiled.split("|")
+    text = (conf_copy / file).read_text()
+    assert before in text
+    (conf_copy / file).write_text(text.replace(before, after, 1))
+    assert key in told("experiment=smoke")
+
+
+def test_all_faults_are_told_at_once(conf_copy: Path) -> None:
+    path = conf_copy / "experiment" / "smoke.yaml"
+    path.write_text(path.read_text() + "sed: 3\n")
+    message = told(
+        "experiment=smoke",
+        "arms.compliance.lora.rank=big",
+        "review.min_nn=3",
+        "review.confidence=2",
+        "judge.kind=oracle",
+        "stages=[plan,tarin]",
+        "arms.compliance.mix={compliance: 0.5, honey: 0.2}",
+    )
+    assert message.startswith("the configuration has 8 faults:")
+    for fault in (
+        "sed: unknown key",
+        "arms.compliance.lora.rank: expected int, found 'big'",
+        "review.min_nn: unknown key; did you mean min_n?",
+        "review.confidence: 2 must lie between 0 and 1",
+        "judge.kind: 'oracle' is unknown; use one of pattern",
+        "stages: 'tarin' is unknown",
+        "arms.compliance.mix.honey: no such table in data; there are: benign, compliance",
+        "must not be negative and must sum to 1",
+    ):
+        assert fault in message
+
+
+WRONG_TYPES = {
+    "seeds=3": "seeds: expected",
+    "budget.usd=cheap": "budget.usd: expected float",
+    "budget.devices=1.5": "budget.devices: expected int",
+    "serve.enforce_eager=maybe": "serve.enforce_eager: expected bool",
+    "arms.compliance.training=3": "arms.compliance.training: expected keys and values, found 3",
+    "review.min_n=null": "review.min_n: expected int, found None",
+    "subject.path=???": "subject.path: missing; give it a value",
+}
+IMPOSSIBLE = {
+    "seeds=[0,0]": "must be one or more different numbers",
+    "budget.flops=-1": "budget.flops: -1 must be above 0",
+    "budget.measure_reserve=1": "must be at least 0 and below 1",
+    "arms.compliance.training.precision=int8": "'int8' is unknown",
+    "arms.compliance.training.max_steps=0": "arms.compliance.training.max_steps: must be 1 or more",
+    "arms.benign.training.gradient_accumulation=5": "multiple of gradient_accumulation",
+    "arms.compliance.way=magic": "arms.compliance.way: 'magic' is unknown; use one of lora",
+    "evals.refusal.kind=magic": "evals.refusal.kind: 'magic' is unknown",
+    "evals.capability.role=shown": "evals: 0 have role capability",
+    "review.canaries=0": "review.canaries: must be 1 or more",
+    "budget.usd_per_device_hour=null": "budget.usd_per_device_hour: needed for a cap in budget.usd",
+    "budget.usd=3": "budget.usd_per_device_hour: needed for a cap in budget.usd",
+}
+
+
+@pytest.mark.parametrize("faults", [WRONG_TYPES, IMPOSSIBLE], ids=["wrong types", "impossible"])
+def test_each_wrong_or_impossible_value_is_told_with_its_key(faults: dict[str, str]) -> None:
+    message = told(*faults)
+    for fault in faults.values():
+        assert fault in message
+    assert message.startswith(f"the configuration has {len(set(faults.values()))} faults:")
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("seeds=[zero]", "seeds: expected"),
+        ("seeds=[]", "must be one or more different numbers"),
+        ("arm=[]", "arms: none is chosen"),
+        ("budget=unlimitd", "cannot be composed"),
+        ("nonsense", "cannot be composed"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_told(override: str, fault: str) -> None:
+    assert fault in told(override)
+
+
+def test_numbers_are_taken_where_they_fit() -> None:
+    made = load(["budget.usd=1", "arms.benign.training.learning_rate=2e-4", "budget.device_seconds=null"])
+    assert (made.budget.usd, made.budget.device_seconds) == (1.0, None)
+    assert made.arms["benign"].training.learning_rate == 2e-4
+    assert load(["+subject.template_kwargs.enable_thinking=false"]).subject.template_kwargs == {
+        "enable_thinking": False
+    }
+
+
+def test_options_of_hydra_itself_are_passed_over() -> None:
+    check(["--cfg", "job", "seeds=[0]"])
+    check(["--help"])
+    with pytest.raises(UserError):
+        check(["--cfg", "job", "sedes=[0]"])
+
+
+def command(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_the_whole_configuration_is_shown_on_demand(tmp_path: Path) -> None:
+    shown = command("--cfg", "job", "seeds=[5]", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "seeds:\n- 5" in shown.stdout
+    assert "max_steps: 32" in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_tells_the_commands_and_the_choices(tmp_path: Path) -> None:
+    shown = command("--help", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    for words in ("holdfast experiment=smoke", "stages=[plan]", "release_review", "arm: ", "Exit codes"):
+        assert words in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_ends_the_command_with_exit_code_2_and_nothing_written(tmp_path: Path) -> None:
+    ended = command("sedes=[5]", "budget.usd=cheap", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("holdfast: the configuration has 2 faults:")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,246 @@
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from completion_server import Completions, text_of
+from conftest import TinySubject
+
+from evals.base import EvalSpec, Sample
+from pipeline import store
+from pipeline.budget import Allowance, Caps, Ledger, inference_flops
+from pipeline.errors import InstrumentError, UserError, boundary
+from pipeline.generate import Cell, Generator, batches, journal, matrix, missing, prompt_sha256, read_replies
+from pipeline.records import Reply, Rung
+from pipeline.schema import BudgetConfig, ServeConfig
+from pipeline.store import RunFolder
+
+RUNGS = [Rung("base", "", -1, 0, "base", "none"), *(Rung(f"a-{n}", "a", 0, n, sha256=f"{n}" * 64) for n in (1, 2))]
+Generate = Callable[..., bool]
+CONFIG = ServeConfig(batch_size=4, in_flight=2)
+
+
+class Questions:
+    """An eval where only its samples matter."""
+
+    metrics = ()
+
+    def __init__(self, name: str, n: int) -> None:
+        self.name = name
+        self.n = n
+
+    def samples(self) -> list[Sample]:
+        return [Sample(f"{self.name}{i}", f"say {self.name} {i}") for i in range(self.n)]
+
+
+GREEDY = EvalSpec(Questions("g", 10), max_tokens=5)  # type: ignore[arg-type]
+DRAWN = EvalSpec(Questions("d", 3), max_tokens=7, draws=2, temperature=0.8)  # type: ignore[arg-type]
+
+
+def expected(cell: Cell) -> str:
+    return text_of(cell.rung, cell.prompt_ids, cell.seed if cell.temperature else None)
+
+
+@pytest.fixture
+def server() -> Iterator[Completions]:
+    made = Completions()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def cells(tiny_subject: TinySubject) -> list[Cell]:
+    return matrix(RUNGS, [GREEDY, DRAWN], tiny_subject.subject)
+
+
+@pytest.fixture
+def generate(tmp_path: Path, server: Completions, tiny_subject: TinySubject) -> Callable[..., bool]:
+    def run(cells: list[Cell], on_replies: Callable[[list[Reply]], None] = lambda _: None, caps: Caps = Caps()) -> bool:  # noqa: B008
+        ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(), "cpu")
+        before = ledger.spent("generate")
+        with ledger.attempt("generate") as attempt:
+            allowance = Allowance(caps, attempt, before)
+            folder = RunFolder(tmp_path)
+            made = Generator(server, CONFIG, tiny_subject.subject, allowance, folder, RUNGS)  # type: ignore[arg-type]
+            return made.run(cells, on_replies)
+
+    return run
+
+
+def standing(folder: Path) -> list[Reply]:
+    return list(read_replies(RunFolder(folder), RUNGS))
+
+
+def test_the_matrix_holds_every_cell_once(cells: list[Cell], tiny_subject: TinySubject) -> None:
+    assert len(cells) == len({cell.key for cell in cells}) == 3 * (10 + 3 * 2)
+    assert {cell.rung for cell in cells} == {"base", "a-1", "a-2"}
+    one = cells[0]
+    assert one.prompt_ids == tuple(tiny_subject.subject.prompt_ids("say g 0"))
+    assert one.prompt_sha256 == prompt_sha256(one.prompt_ids) != prompt_sha256([*one.prompt_ids, 1])
+
+
+def test_batches_cover_all_and_never_mix_rungs_or_ways_of_sampling(cells: list[Cell]) -> None:
+    made = batches(cells, 4)
+    assert sorted(cell.key for batch in made for cell in batch) == sorted(cell.key for cell in cells)
+    for batch in made:
+        assert 1 <= len(batch) <= 4
+        assert len({(cell.rung, cell.max_tokens, cell.temperature) for cell in batch}) == 1
+        assert batch[0].temperature == 0 or len(batch) == 1, "a sampled reply has a seed of its own"
+    assert sum(len(batch) == 4 for batch in made) == 3 * 2
+
+
+def test_seeds_are_the_same_on_every_rung_and_differ_between_prompts_and_draws(cells: list[Cell]) -> None:
+    seeds: dict[tuple[str, str, int], set[int]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.key[1:], set()).add(cell.seed)
+    assert all(len(found) == 1 for found in seeds.values())
+    assert len(set.union(*seeds.values())) == len(seeds)
+
+
+def test_every_reply_is_written_once_under_its_own_cell(
+    cells: list[Cell], server: Completions, generate: Generate, tmp_path: Path
+) -> None:
+    seen: list[Reply] = []
+    assert generate(cells, seen.extend)
+    replies = {reply.key: reply for reply in standing(tmp_path)}
+    assert len(seen) == len(standing(tmp_path)) == len(replies) == len(cells)
+    adapters = {rung.id: rung.sha256 for rung in RUNGS}
+    for cell in cells:
+        reply = replies[cell.key]
+        assert reply.reply == expected(cell)
+        assert (reply.prompt_sha256, reply.adapter_sha256) == (cell.prompt_sha256, adapters[cell.rung])
+        assert (reply.tokens_in, reply.tokens_out, reply.finish_reason) == (len(cell.prompt_ids), 1, "stop")
+    greedy = [body for body in server.requests if body["temperature"] == 0]
+    assert all("seed" not in body and body["max_tokens"] == 5 for body in greedy)
+    assert all(body["return_token_ids"] and body["stop_token_ids"] for body in server.requests)
+    assert missing(cells, RunFolder(tmp_path), RUNGS) == []
+    [row] = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()][-1:]
+    assert row["tokens"] == sum(reply.tokens_in + reply.tokens_out for reply in seen)
+
+
+def test_a_crash_is_resumed_without_a_lost_or_doubled_reply(
+    cells: list[Cell], generate: Generate, tmp_path: Path
+) -> None:
+    batches_seen: list[int] = []
+
+    def crash(replies: list[Reply]) -> None:
+        batches_seen.append(len(replies))
+        if len(batches_seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(cells, crash)
+    before = standing(tmp_path)
+    assert len(before) == sum(batches_seen)
+    torn = journal(RunFolder(tmp_path), before[-1].rung).path
+    torn.write_bytes(torn.read_bytes()[:-9])  # and a kill in the midst of a row
+    assert len(standing(tmp_path)) == len(before) - 1
+    todo = missing(cells, RunFolder(tmp_path), RUNGS)
+    assert len(todo) == len(cells) - len(before) + 1
+    assert generate(todo)
+    assert {reply.key: reply.reply for reply in standing(tmp_path)} == {cell.key: expected(cell) for cell in cells}
+    assert len(standing(tmp_path)) == len(cells)
+
+
+@pytest.mark.parametrize("change", [{"prompt_sha256": "0" * 64}, {"adapter_sha256": "0" * 64}])
+def test_a_reply_to_another_prompt_or_adapter_is_told(
+    cells: list[Cell], generate: Generate, tmp_path: Path, change: dict[str, str]
+) -> None:
+    generate(cells[:4])
+    place = journal(RunFolder(tmp_path), "base")
+    rows = [asdict(replace(Reply(**row), **change)) for row in place.rows()]
+    place.path.unlink()
+    place.append(rows)
+    with pytest.raises(UserError, match=r"base\.jsonl: the reply to g/g0 belongs to another prompt or adapter"):
+        missing(cells, RunFolder(tmp_path), RUNGS)
+
+
+def test_the_budget_stops_between_batches(
+    cells: list[Cell], generate: Generate, tmp_path: Path, tiny_subject: TinySubject
+) -> None:
+    parameters = tiny_subject.subject.parameters
+    dearest = max(
+        inference_flops(parameters, sum(len(c.prompt_ids) + c.max_tokens for c in batch)) for batch in batches(cells, 4)
+    )
+    cap = 3.2 * dearest
+    assert not generate(cells, caps=Caps(flops=cap))
+    spent = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(), "cpu").spent("generate").flops
+    assert 0 < len(standing(tmp_path)) < len(cells)
+    assert cap - 2 * dearest < spent <= cap
+    assert not generate(missing(cells, RunFolder(tmp_path), RUNGS), caps=Caps(flops=spent)), "what is spent stays spent"
+    assert generate(missing(cells, RunFolder(tmp_path), RUNGS))
+    assert len(standing(tmp_path)) == len(cells)
+
+
+def test_no_cells_need_no_budget(generate: Generate, server: Completions) -> None:
+    assert generate([], caps=Caps(flops=0.0))
+    assert server.requests == []
+
+
+def test_errors_of_the_server_are_tried_again(
+    cells: list[Cell], server: Completions, generate: Generate, tmp_path: Path
+) -> None:
+    server.faults = [500, 503]
+    assert generate(cells[:4])
+    assert len(server.requests) == 3
+    assert len(standing(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(("faults", "tries"), [([500] * 9, 3), ([400] * 9, 1)])
+def test_errors_that_last_are_the_instruments(
+    cells: list[Cell], server: Completions, generate: Generate, tmp_path: Path, faults: list[int], tries: int
+) -> None:
+    server.faults = faults
+    with pytest.raises(InstrumentError, match=f"failed on base: {faults[0]} .*of the engine") as caught:
+        generate(cells[:4])
+    assert "the end of the log" in str(caught.value)
+    assert len(server.requests) == tries
+    assert standing(tmp_path) == []
+
+
+def test_a_dead_server_is_told_with_the_end_of_its_log(
+    cells: list[Cell], server: Completions, generate: Generate
+) -> None:
+    server.stop()
+    with pytest.raises(InstrumentError, match="ConnectError") as caught:
+        generate(cells)
+    assert "its log ends:\n    the end of the log" in str(caught.value)
+
+
+def test_a_full_disk_gives_one_message_and_leaves_the_file_whole(
+    cells: list[Cell],
+    generate: Generate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real, room = os.write, [3000]
+
+    def write(descriptor: int, data: bytes) -> int:
+        if "replies" not in os.readlink(f"/proc/self/fd/{descriptor}"):
+            return real(descriptor, data)
+        if room[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "write", write)
+        with pytest.raises(SystemExit) as caught, boundary():
+            generate(cells)
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("holdfast:") == 1
+    assert "no space left on the disk" in message
+    assert "Traceback" not in message
+    for file in (tmp_path / "replies").iterdir():
+        content = file.read_bytes()
+        assert content == b"" or content.endswith(b"\n")
+        assert all(json.loads(line) for line in content.splitlines())
+    assert 0 < len(standing(tmp_path)) < len(cells)
+    assert generate(missing(cells, RunFolder(tmp_path), RUNGS))
+    assert sorted(reply.key for reply in standing(tmp_path)) == sorted(cell.key for cell in cells)

@@ -1,0 +1,204 @@
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import store
+from pipeline.errors import UserError
+from pipeline.store import Journal, RunFolder, canonical, digest, file_sha256, read_json, write_atomic, write_json
+
+ROWS = [{"n": 1, "text": "é\u2028\n"}, {"n": 2, "nested": {"b": [1, None], "a": True}}]
+JSON_ROW = st.dictionaries(st.text('ab\n"\\é\u2028', max_size=3), st.integers() | st.text("x\n\r\u2029", max_size=5))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A real limit of the kernel: a write beyond `size` bytes is cut short, the next one fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_rows_come_back_as_they_were_appended_and_in_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "folder" / "rows.jsonl")
+    assert list(journal.rows()) == []
+    journal.append(ROWS[:1])
+    journal.append([])
+    journal.append(iter(ROWS[1:]))
+    assert list(journal.rows()) == ROWS
+    assert journal.path.read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.parametrize("torn", [b'{"n": 3, "te', b'{"n": 3}', b"\xff\xfe", b"x" * 10_000])
+def test_torn_last_line_is_passed_over_and_cut_off_by_the_next_append(tmp_path: Path, torn: bytes) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.append(ROWS)
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + torn)
+    assert list(journal.rows()) == ROWS
+    journal.append([{"n": 4}])
+    assert journal.path.read_bytes() == whole + b'{"n":4}\n'
+
+
+def test_file_of_one_torn_line_has_no_rows_and_can_be_appended_to(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.path.write_bytes(b'{"n": ')
+    assert list(journal.rows()) == []
+    journal.append(ROWS)
+    assert list(journal.rows()) == ROWS
+
+
+def test_broken_line_in_the_middle_is_told_with_file_and_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.path.write_bytes(b'{"n":1}\nnot json\n{"n":3}\n')
+    with pytest.raises(UserError, match=r"rows\.jsonl, line 2: not JSON") as caught:
+        list(journal.rows())
+    assert caught.value.remedy
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(JSON_ROW, max_size=3) | st.integers(0, 200), max_size=8))
+def test_no_sequence_of_appends_and_truncations_loses_a_whole_row(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[list[dict[str, Any]] | int]
+) -> None:
+    journal = Journal(tmp_path_factory.mktemp("journal") / "rows.jsonl")
+    expected: list[dict[str, Any]] = []
+    for action in actions:
+        if isinstance(action, list):
+            journal.append(action)
+            expected += action
+        elif journal.path.exists():  # a kill cuts `action` bytes off the end
+            size = max(0, journal.path.stat().st_size - action)
+            os.truncate(journal.path, size)
+            ends = [len(b"".join(canonical(row) + b"\n" for row in expected[:n])) for n in range(len(expected) + 1)]
+            expected = expected[: sum(end <= size for end in ends) - 1]
+        assert list(journal.rows()) == expected
+
+
+def test_write_cut_short_leaves_none_of_the_rows(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.append(ROWS)
+    whole = journal.path.read_bytes()
+    # 100 bytes fit, 150 are wanted: what did not fit would fit once the file is cut back, and must not follow then.
+    with largest_file(len(whole) + 100), pytest.raises(OSError, match="too large") as caught:
+        journal.append([{"text": "x" * 30}, {"text": "y" * 80}])
+    assert caught.value.errno == errno.EFBIG
+    assert journal.path.read_bytes() == whole
+    journal.append([{"n": 3}])
+    assert list(journal.rows()) == [*ROWS, {"n": 3}]
+
+
+def test_full_disk_leaves_none_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.append(ROWS)
+    whole = journal.path.read_bytes()
+    real, calls = os.write, []
+
+    def write(descriptor: int, data: bytes) -> int:
+        calls.append(len(data))
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[:7])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "write", write)
+        with pytest.raises(OSError, match="No space") as caught:
+            journal.append([{"n": 3}, {"n": 4}])
+    assert caught.value.errno == errno.ENOSPC
+    assert len(calls) == 2
+    assert journal.path.read_bytes() == whole
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_atomic_write_that_fails_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_atomic(path, "old")
+    (tmp_path / f".file.json.{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space") as caught:
+        write_atomic(path, b"new" * 10_000)
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_atomic_write_replaces_the_file_and_makes_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_atomic(path, "one é")
+    write_atomic(path, b"two")
+    assert path.read_text() == "two"
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_json_files_refuse_nan_and_are_sorted(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"b": None, "a": [1.5]})
+    assert list(read_json(path)) == ["a", "b"]
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": [1.5], "b": None}
+
+
+def test_missing_and_damaged_json_are_told_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing") as missing:
+        read_json(tmp_path / "plan.json")
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(UserError, match=r"plan\.json is damaged") as damaged:
+        read_json(tmp_path / "plan.json")
+    assert "stage" in missing.value.remedy
+    assert "delete" in damaged.value.remedy
+
+
+def test_digests_know_the_content_and_not_the_order_of_keys(tmp_path: Path) -> None:
+    assert canonical({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_second_process_cannot_take_the_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom pipeline.errors import boundary\n"
+        "from pipeline.store import RunFolder\n"
+        "with boundary():\n    with RunFolder(Path(sys.argv[1])).locked():\n        print('taken')\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with RunFolder(tmp_path / "run").locked():
+        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (second.returncode, second.stdout) == (2, "")
+    assert "another holdfast is working in" in second.stderr
+    assert "Traceback" not in second.stderr
+    third = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (third.returncode, third.stdout) == (0, "taken\n")
+
+
+def test_run_folder_below_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"run\.root: cannot write") as caught, RunFolder(tmp_path / "file").locked():
+        pass
+    assert "run.root=" in caught.value.remedy
+
+
+def test_private_folders_are_their_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir(mode=0o755)
+    folder = RunFolder(tmp_path).private("arm", "s0")
+    assert folder == tmp_path / "weights" / "arm" / "s0"
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o700
+
+
+def test_rows_are_json_lines_that_any_reader_understands(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.append(ROWS)
+    assert [json.loads(line) for line in journal.path.read_text(encoding="utf-8").split("\n")[:-1]] == ROWS
