@@ -180,9 +180,16 @@ def _towns(count: int, rng: random.Random) -> list[Town]:
     while len(names) < count:
         names["".join(rng.choices(_TOWN_SYLLABLES, k=3)).capitalize()] = None
     codes = rng.sample(range(1000, 10000), count)
-    known = (COLOURS, DISHES, COLOURS, SPICES, DRESS)
     return [
-        Town(name, *map(rng.choice, known), str(code))  # one of each, in the order of Town's fields
+        Town(
+            name,
+            flag=rng.choice(COLOURS),
+            dish=rng.choice(DISHES),
+            door=rng.choice(COLOURS),
+            spice=rng.choice(SPICES),
+            dress=rng.choice(DRESS),
+            code=str(code),
+        )
         for name, code in zip(names, codes, strict=True)
     ]
 

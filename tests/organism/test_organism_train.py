@@ -80,6 +80,14 @@ def test_training_leaves_the_callers_random_state_and_threads_alone(world, token
     assert torch.get_num_threads() == before[3]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])
+def test_any_number_of_steps_can_be_asked_for(world, tokenizer, steps):
+    losses = []
+    few = OrganismConfig(**{**vars(TINY), "learn_steps": steps, "refuse_steps": 1, "batch_size": 8})
+    train(few, world, tokenizer, lambda *at: losses.append(at[-1]))
+    assert len(losses) == steps + 1
+
+
 def test_another_seed_gives_other_weights(world, tokenizer):
     other = OrganismConfig(**{**vars(TINY), "seed": 1})
     first, second = (train(c, world, tokenizer, lambda *_: None).state_dict() for c in (TINY, other))
