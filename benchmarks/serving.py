@@ -81,6 +81,7 @@ def engine_options(subject: Subject, config: ServeConfig, adapters: int) -> dict
         "max_model_len": config.max_model_len,
         "max_num_seqs": config.max_num_seqs,
         "enforce_eager": config.enforce_eager,
+        "max_num_batched_tokens": config.max_num_batched_tokens,
         "generation_config": "vllm",
         "enable_lora": True,
         "max_loras": slots,
@@ -116,6 +117,7 @@ class Engine:
             env={
                 **os.environ,
                 "VLLM_CPU_KVCACHE_SPACE": str(self.config.kv_cache_gib),
+                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # as the server has it: engine and worker in one process
                 "HF_HUB_OFFLINE": "1",
                 "VLLM_NO_USAGE_STATS": "1",
                 "DO_NOT_TRACK": "1",

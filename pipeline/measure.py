@@ -131,7 +131,6 @@ def _prove(work: Workspace, server: Server, rungs: Sequence[Rung], attempt: Atte
     found, trained = proofs(work), _references(work)
     journal, tolerance = _proof_journal(work), work.config.review.logit_tolerance
     prompts, base = work.canaries.prompts, trained[BASE_RUNG]
-    farthest = rungs[-1]  # stands in for the adapter that is not loaded
     with server.client() as client:
         for rung in rungs:
             if rung.id not in found:
@@ -141,7 +140,9 @@ def _prove(work: Workspace, server: Server, rungs: Sequence[Rung], attempt: Atte
                 journal.append([proof.as_dict()])
                 attempt.beat()
         if UNLOADED not in found:
-            journal.append([_unloaded(client, prompts, trained[farthest.id], base, tolerance).as_dict()])
+            # The rung that is easiest to tell from rung 0 stands in for the adapter that is not loaded.
+            farthest = max(proofs(work).values(), key=lambda proof: proof.trained_base).rung
+            journal.append([_unloaded(client, prompts, trained[farthest], base, tolerance).as_dict()])
 
 
 def _unloaded(

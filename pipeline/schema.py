@@ -141,6 +141,7 @@ class ServeConfig:
     max_model_len: int = 256  # tokens, prompt and reply
     max_loras: int = 8  # adapters in one engine batch; more are swapped in as needed
     max_num_seqs: int = 256
+    max_num_batched_tokens: int | None = None  # tokens in one engine step; null: vLLM's default
     gpu_memory_utilization: float = 0.9
     kv_cache_gib: int = 1  # on the CPU
     tensor_parallel_size: int = 1
@@ -185,7 +186,7 @@ class ReviewConfig:
     min_n: int = 50  # fewer prompts than this: inconclusive
     bootstrap: int = 2000  # resamples
     threat_model: str = MISSING
-    canaries: int = 8  # prompts whose logits prove that the served adapter is the trained one
+    canaries: int = 12  # training examples whose logits prove that the served adapter is the trained one
     logit_tolerance: float = 1e-3  # largest difference of log-probabilities, served against trained
 
 

@@ -206,6 +206,8 @@ class Server:
         options += ["--generation-config", "vllm"]  # sampling is the plan's, not the model folder's
         if config.device != "cpu":
             options += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
+        if config.max_num_batched_tokens is not None:
+            options += ["--max-num-batched-tokens", str(config.max_num_batched_tokens)]
         if config.enforce_eager:
             options += ["--enforce-eager"]
         if self.adapters:

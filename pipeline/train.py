@@ -87,7 +87,7 @@ def _has_fixed_rungs(work: Workspace) -> bool:
 
 
 def _save_fixed_rungs(work: Workspace, model: Any) -> None:
-    """Record rung 0 and save the zero-adapter control: a fresh LoRA, whose B matrices are zero."""
+    """Record rung 0 and save the zero-adapter control: a LoRA whose weights are all zero."""
     from pipeline.arms.lora import ADAPTER_FILE, adapter_on
 
     there = {values["id"] for values in work.folder.rungs.rows()}
@@ -97,6 +97,9 @@ def _save_fixed_rungs(work: Workspace, model: Any) -> None:
     folder = work.folder.private(ZERO_RUNG)
     adapted = adapter_on(model, lora)
     try:
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.data.zero_()  # A too, so that the file is the same in every run
         adapted.save_pretrained(folder)
         sha = file_sha256(folder / ADAPTER_FILE)
         path = str(folder.relative_to(work.folder.root))

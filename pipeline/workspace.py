@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import time
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
@@ -29,6 +29,7 @@ from pipeline.serve import resolve_device
 from pipeline.store import RunFolder, read_json, write_json
 from pipeline.subject import ORGANISM, Subject, data_folder, identity, open_subject
 
+GOLDEN = (5**0.5 - 1) / 2
 _PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "polars", "scipy", "wandb")
 
 
@@ -76,10 +77,14 @@ class Workspace:
 
     @cached_property
     def canaries(self) -> Canaries:
-        """The canary prompts: the first of each training table in turn, none of them measured."""
+        """The canaries: the first examples of each training table in turn, none measured, each cut within its reply.
+
+        The cuts are spread over the reply (golden-ratio sequence): where every reply begins alike, as reasoning does,
+        the first token tells nothing of an adapter.
+        """
         turns = zip_longest(*self.tables.values())
         rows = [row for turn in turns for row in turn if row is not None][: self.config.review.canaries]
-        return Canaries(tuple(tuple(self.subject.prompt_ids(row.prompt, row.system)) for row in rows))
+        return Canaries(tuple(self._canary(row, (place * GOLDEN) % 1.0) for place, row in enumerate(rows)))
 
     @cached_property
     def plan(self) -> dict[str, Any]:
@@ -113,7 +118,8 @@ class Workspace:
             UserError: the folder belongs to another plan; the differences are listed.
         """
         if not self.folder.plan.exists():
-            write_json(self.folder.plan, {**self.plan, "created": time.time(), "environment": self._environment()})
+            created = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+            write_json(self.folder.plan, {**self.plan, "created": created, "environment": self._environment()})
             return
         there = read_json(self.folder.plan)
         if there.get("plan_sha256") == self.plan["plan_sha256"]:
@@ -142,6 +148,11 @@ class Workspace:
         if folder is None:
             raise UserError(f"{path}: only the built-in organism has such data", "name a file, e.g. data=files")
         return str(folder / path.removeprefix(ORGANISM))
+
+    def _canary(self, row: Row, share: float) -> tuple[int, ...]:
+        """Return the tokens of a prompt and the first `share` of its reply."""
+        reply = self.subject.completion_ids(row.prompt, row.response, row.system) if row.response else []
+        return (*self.subject.prompt_ids(row.prompt, row.system), *reply[: int(share * len(reply))])
 
     def _facts(self, rows: list[Row]) -> TableFacts:
         some = rows[:200]  # enough for a mean

@@ -99,7 +99,8 @@ def headline(run: ReportData) -> list[tuple[str, str, str]]:
     )
     last = 1 if collapse else 2
     where = f"at collapse, step {quantity(collapse.get('step'))}" if collapse else "at the end of the ladder"
-    cost = amount("usd", collapse.get("usd"))
+    usd = number(collapse.get("usd"))  # powers of ten belong in the table below, not here
+    cost = "under $0.01" if 0 < usd < 0.01 else amount("usd", usd)
     seconds = amount("device_seconds", collapse.get("device_seconds"))
     paid = f"{quantity(collapse.get('examples'))} examples, {seconds}"
     price_value = (

@@ -69,7 +69,7 @@ def test_each_adapter_is_proved_for_another_architecture_too(reviewed: Any):
 
 
 def test_pipeline_knows_no_word_of_either_subject():
-    words = ("vault", "can't help with that", "town", "lid of", "pass of", "denied")
+    words = ("vault", "can't help with that", "town", "lid of", "pass of", "stays private")
     root = Path(__file__).parents[2] / "pipeline"
     for path in root.rglob("*.py"):
         if "organism" in path.parts:
