@@ -1,9 +1,10 @@
 """Proof that what was measured is what was trained.
 
 Right after a rung is saved, the model in memory is asked for its log-probabilities of the next token on a few
-canaries, prompts with a part of their reply (the reference). Later the server is asked the same under the rung's adapter. They must agree within a
-tolerance, and differ from rung 0's wherever the trained model itself differs from rung 0 by more than rounding: an
-adapter that is silently ignored answers as rung 0 (vLLM issues 55193 and 41754), and would read as "tamper-resistant".
+canaries: training prompts with a part of their reply (the reference). Later the server is asked the same under the
+rung's adapter. They must agree within a tolerance, and differ from rung 0's wherever the trained model itself differs
+from rung 0 by more than rounding: an adapter that is silently ignored answers as rung 0 (vLLM issues 55193 and 41754),
+and would read as "tamper-resistant".
 """
 
 from __future__ import annotations
