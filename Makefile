@@ -32,11 +32,14 @@ demo: env ## the whole job on the built-in organism: train, serve, measure, repo
 smoke: env ## the smallest complete run
 	$(BIN)/holdfast experiment=smoke
 
+# Two files at a time; one thread each, since two would wait for each other (docs/LOG.md).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: env lint ## linters, types and all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 slow: env ## the tests that take minutes
-	$(BIN)/python -m pytest --slow
+	$(PYTEST) --slow
 
 lint: env ## ruff and mypy
 	$(BIN)/ruff check .
