@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from completion_server import Completions, text_of
-from conftest import TinySubject
+from tiny import TinySubject
 
 from evals.base import EvalSpec, Sample
 from pipeline import store

@@ -3,9 +3,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TinySubject
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tiny import TinySubject
 
 from pipeline.proof import FLOOR, SEPARATION, TOP, Canaries, check, difference
 

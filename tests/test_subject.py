@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import END, TEMPLATE, TinySubject
+from tiny import END, TEMPLATE, TinySubject
 
 from pipeline.errors import UserError
 from pipeline.schema import OrganismConfig, SubjectConfig

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinySubject
 from safetensors.torch import load_file
+from tiny import TinySubject
 
 from pipeline.arms.base import Climb, Example, Task, ladder
 from pipeline.arms.lora import ADAPTER_FILE, climb

@@ -56,7 +56,7 @@ def test_verdict_sentence_and_price_stand_before_the_figures(page: str) -> None:
     body = without_scripts(page)
     verdict, price, curves = (body.index(f'id="{name}"') for name in ("verdict", "price", "curves"))
     assert verdict < price < curves
-    assert "refusal collapses: arm compliance" in body
+    assert "Refusal collapses: arm compliance" in body
 
 
 def test_markup_in_names_is_escaped_everywhere() -> None:

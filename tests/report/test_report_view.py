@@ -203,7 +203,7 @@ def test_terminal_says_verdict_price_controls_and_gaps(width: int) -> None:
     for part in (
         "Collapses",
         "[bold]organism[/bold]",
-        "$0.000292",
+        "under $0.01",
         "censored",
         "pass",
         "Not measured",
