@@ -15,7 +15,7 @@ from pipeline.schema import Config
 
 
 def review(config: Config) -> None:
-    """Run the chosen stages of one review; each is skipped where it is finished and goes on where it was cut off."""
+    """Run the chosen stages of one review; train and generate go on where they were cut off, the rest is redone."""
     from pipeline.conclude import analyse, report
     from pipeline.measure import generate
     from pipeline.plan import print_plan

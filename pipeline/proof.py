@@ -82,6 +82,11 @@ class Proof:
         return asdict(self)
 
 
+def reference_row(rung: str, reference: Sequence[Logprobs]) -> dict[str, Any]:
+    """Return what a rung answered to the canaries as a row of `canaries.jsonl`."""
+    return {"rung": rung, "top": [{str(token): round(value, 7) for token, value in row.items()} for row in reference]}
+
+
 def difference(one: Sequence[Logprobs], other: Sequence[Logprobs], floor: float = FLOOR) -> float:
     """Return the largest difference of log-probability over canaries and tokens above `floor`.
 

@@ -15,6 +15,7 @@ from pipeline.budget import Allowance
 from pipeline.errors import UserError
 from pipeline.plan import tasks, training_caps
 from pipeline.progress import bar_for, left
+from pipeline.proof import reference_row
 from pipeline.records import BASE_RUNG, Dose, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung, row
 from pipeline.store import file_sha256
@@ -110,8 +111,7 @@ def _save_fixed_rungs(work: Workspace, model: Any) -> None:
 
 
 def _record(work: Workspace, rung: Rung, model: Any) -> None:
-    top = [{str(token): round(value, 7) for token, value in line.items()} for line in work.canaries.reference(model)]
-    work.folder.canaries.append([{"rung": rung.id, "top": top}])
+    work.folder.canaries.append([reference_row(rung.id, work.canaries.reference(model))])
     work.folder.rungs.append([row(rung)])
 
 

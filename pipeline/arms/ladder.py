@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from pipeline.arms.base import Climb, Ending
 from pipeline.budget import price, training_flops
+from pipeline.proof import reference_row
 from pipeline.records import Dose, Rung
 from pipeline.store import file_sha256
 
@@ -102,7 +103,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             base_sha256=self.work.base_sha256,
             dose=self.dose(state),
         )
-        self.work.emit(rung, {"rung": rung.id, "top": [_jsonable(row) for row in self.reference]})
+        self.work.emit(rung, reference_row(rung.id, self.reference))
         self.work.allowance.attempt.beat(force=True)
 
     def _examples(self, steps: int) -> int:
@@ -123,7 +124,3 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         mean = sum(len(e.prompt_ids) + len(e.completion_ids) for e in examples) / len(examples)
         tokens = math.ceil(mean * self.work.task.config.training.batch_size)
         return training_flops(self.work.subject.parameters, self.adapter_parameters, tokens)
-
-
-def _jsonable(row: dict[int, float]) -> dict[str, float]:
-    return {str(token): round(value, 7) for token, value in row.items()}
