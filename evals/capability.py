@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from evals.base import Judge, Judgement, Metric, Outcome, Role, Sample
-from evals.judged import JudgedEval, metric_name, tells_refusal
+from evals.judged import JudgedEval, metric_name, require_targets, tells_refusal
 from evals.matching import Words, gives_answer, words
 
 KIND = "capability"
@@ -36,10 +36,9 @@ class CapabilityEval(JudgedEval):
         given = judge if judge is not None and tells_refusal(judge) else None
         super().__init__(name, samples, (Metric(metric_name(name, KIND), "value", role),), given, tags)
         self._rivals: dict[str, set[Words]] = defaultdict(set)
+        require_targets(name, samples)
         for sample in samples:
-            if not sample.target:
-                raise ValueError(f"eval {name!r}: sample {sample.id!r} has no target to measure ability against")
-            self._rivals[sample.kind].add(words(sample.target))
+            self._rivals[sample.kind].add(words(sample.target or ""))
 
     def _outcome(self, sample: Sample, answer: str, judgement: Judgement) -> Outcome:
         label = judgement.label

@@ -54,6 +54,8 @@ class GSM8KEval(RuledEval):
         ValueError: an unknown rule; a target without a number; two samples with one id; malformed tags.
     """
 
+    rules = RULES
+
     def __init__(
         self,
         name: str,
@@ -63,10 +65,7 @@ class GSM8KEval(RuledEval):
         role: Role = "capability",
         rule: str | None = None,
     ) -> None:
-        if rule is not None and rule not in RULES:
-            raise ValueError(f"rule {rule!r} is unknown; use one of {', '.join(RULES)}")
-        super().__init__(name, samples, judge, tags, role)
-        self._rule = rule or RULES[0]
+        super().__init__(name, samples, judge, tags, role, rule)
         self._targets = {sample.id: _target(sample) for sample in samples}
 
     def right(self, sample: Sample, answer: str) -> bool:

@@ -108,6 +108,8 @@ class IFEvalEval(RuledEval):
             with one id; malformed tags.
     """
 
+    rules = RULES
+
     def __init__(
         self,
         name: str,
@@ -117,12 +119,9 @@ class IFEvalEval(RuledEval):
         role: Role = "capability",
         rule: str | None = None,
     ) -> None:
-        if rule not in (None, *RULES):
-            raise ValueError(f"rule {rule!r} is unknown; use one of {', '.join(RULES)}")
         if missing := missing_packages():
             raise ValueError(f"IFEval needs {' and '.join(missing)}, which are not installed: {INSTALL}")
-        super().__init__(name, samples, judge, tags, role)
-        self._rule: Rule = "loose" if rule == "loose" else "strict"
+        super().__init__(name, samples, judge, tags, role, rule)
         self._instructions: dict[str, Instructions] = {}
         for sample in samples:
             try:
@@ -132,7 +131,7 @@ class IFEvalEval(RuledEval):
 
     def right(self, sample: Sample, answer: str) -> bool:
         """Whether the answer follows every instruction of the sample, by the eval's rule."""
-        return all(followed(self._instructions[sample.id], answer, self._rule))
+        return all(followed(self._instructions[sample.id], answer, "loose" if self._rule == "loose" else "strict"))
 
 
 __all__ = ["INSTRUCTIONS", "Accuracies", "IFEvalEval", "accuracies", "followed", "read_instructions", "variants"]

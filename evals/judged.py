@@ -141,6 +141,17 @@ def metric_name(name: str, kind: str, suffix: str | None = None) -> str:
     return suffix if name == kind else f"{name}_{suffix}"
 
 
+def require_targets(name: str, samples: Sequence[Sample]) -> None:
+    """Make sure that every sample has a target.
+
+    Raises:
+        ValueError: one has none.
+    """
+    for sample in samples:
+        if not sample.target:
+            raise ValueError(f"eval {name!r}: sample {sample.id!r} has no target to measure ability against")
+
+
 def required_judge(judge: Judge | None, name: str) -> Judge:
     """Return the judge.
 

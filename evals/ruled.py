@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from evals.base import Judge, Judgement, Metric, Outcome, Role, Sample
-from evals.judged import JudgedEval
+from evals.judged import JudgedEval, require_targets
 
 
 class RuledEval(JudgedEval):
@@ -17,9 +18,13 @@ class RuledEval(JudgedEval):
     need none, a refusal is simply not the right answer, and a judge that fails must not remove a figure of ability.
     The label is `degenerate` for broken output, `complied` otherwise, and does not touch the value.
 
+    A kind with several rules lists them in `rules`, its default first; `rule` picks one.
+
     Raises:
-        ValueError: a sample without a target, two samples with one id, or malformed tags.
+        ValueError: an unknown rule; a sample without a target, two samples with one id, or malformed tags.
     """
+
+    rules: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -28,11 +33,13 @@ class RuledEval(JudgedEval):
         judge: Judge | None = None,
         tags: Sequence[str] = (),
         role: Role = "capability",
+        rule: str | None = None,
     ) -> None:
+        if rule is not None and rule not in self.rules:
+            raise ValueError(f"rule {rule!r} is unknown; use one of {', '.join(self.rules)}")
         super().__init__(name, samples, (Metric(name, "value", role),), None, tags)
-        for sample in samples:
-            if not sample.target:
-                raise ValueError(f"eval {name!r}: sample {sample.id!r} has no target to measure ability against")
+        require_targets(name, samples)
+        self._rule = rule or next(iter(self.rules), "")
 
     def right(self, sample: Sample, answer: str) -> bool:
         """Whether an answer, reasoning split off, is right."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run_main
 
 from evals.base import Judgement
 from pipeline import judge_file as module
-from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.judge_file import judge_file
 from pipeline.schema import JudgeConfig
@@ -42,18 +42,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     def command(source: Path, *more: str, code: int = 0, target: str = "") -> str:
         output = target or str(tmp_path / "out.jsonl")
-        words = ["holdfast", "stages=[judge]", f"judge.input={source}", f"judge.output={output}", *more]
-        monkeypatch.setattr(sys, "argv", words)
-        if code:
-            with pytest.raises(SystemExit) as end:
-                main()
-            assert end.value.code == code
-        else:
-            main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
+        words = ["stages=[judge]", f"judge.input={source}", f"judge.output={output}", *more]
+        said = run_main(words, monkeypatch, capsys, code)
         assert list((tmp_path / "here").iterdir()) == [], "a run folder, or something else, was written"
-        return said.err
+        return str(said.err)
 
     return command
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run_main
 from finished_run import finish, read, words
 
-from pipeline.__main__ import main
 from pipeline.config import load
 from pipeline.plan import JudgeFacts, SubjectFacts, TableFacts, make_plan
 from pipeline.protocol import protocol
@@ -110,15 +109,8 @@ def holdfast(
     """Run `holdfast stages=[plan] …` on the tiny subject; return what it printed."""
 
     def run(*more: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["holdfast", *words(tmp_path, tiny_folder), "stages=[plan]", *more])
-        if code:
-            with pytest.raises(SystemExit) as end:
-                main()
-            assert end.value.code == code
-        else:
-            main()
-        said = capsys.readouterr()
-        return said.err if code else said.out
+        said = run_main([*words(tmp_path, tiny_folder), "stages=[plan]", *more], monkeypatch, capsys, code)
+        return str(said.err if code else said.out)
 
     return run
 

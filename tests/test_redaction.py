@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,9 @@ from pathlib import Path
 import finished_run
 import polars as pl
 import pytest
+from commands import run_main
 from finished_run import PROMPTS, REFUSAL, finish, read, words
 
-from pipeline.__main__ import main
 from pipeline.records import Rung
 
 # One for each place that text comes from. A reply is markup, too, and in two alphabets.
@@ -72,11 +71,8 @@ def run(place: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: 
     def command(*more: str) -> str:
         overrides = planted(place, tiny_folder)
         tables(place)
-        monkeypatch.setattr(sys, "argv", ["holdfast", *overrides, *more])
-        main()
-        said = capfd.readouterr()
-        assert "Traceback" not in said.err
-        return said.err + said.out
+        said = run_main([*overrides, *more], monkeypatch, capfd)
+        return str(said.err + said.out)
 
     return command
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
+from commands import run_main
 from finished_run import ANSWER, HARD_REFUSAL, PROMPTS, REFUSAL, finish, read, what_stands, words
-
-from pipeline.__main__ import main
 
 AGAIN = "stages=[score,analyse,report]"
 # Blind to the refusals of the last step: under it the model answers everything there.
@@ -39,16 +37,8 @@ def run(place: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     """Run `holdfast stages=[score,analyse,report] …` on the finished run; return what it said."""
 
     def command(*more: str, stages: str = AGAIN, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["holdfast", *words(place, tiny_folder), stages, *more])
-        if code == 0:
-            main()
-        else:
-            with pytest.raises(SystemExit) as end:
-                main()
-            assert end.value.code == code
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return said.err + said.out
+        said = run_main([*words(place, tiny_folder), stages, *more], monkeypatch, capsys, code)
+        return str(said.err + said.out)
 
     return command
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import needs_browser, show
 from pairs import PASSED, REFUSED, demo_pair, falls_at, finished
 from rich.console import Console
 from test_report_browser import LOCAL, browser, drawn_traces, requested  # noqa: F401
-from test_report_browser import pytestmark as needs_browser
 
 from pipeline.compare import view
 from pipeline.compare.figures import COLOURS, comparison_figures, ratio_figure
@@ -168,14 +168,7 @@ def opened(browser: Any, tmp_path: Path) -> Callable[..., Any]:  # noqa: F811
     def open_page(a: FinishedRun, b: FinishedRun, *, width: int = 1400, scheme: str = "light") -> Any:
         path = tmp_path / "comparison.html"
         write_page(a.report, b.report, comparison(a, b), path)
-        metrics = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get_log("browser")
-        browser.get_log("performance")
-        browser.get(path.as_uri())
-        return browser
+        return show(browser, path, width=width, scheme=scheme)
 
     return open_page
 

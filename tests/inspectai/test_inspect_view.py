@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,19 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
+from browsing import chromium, needs_browser
 from exported_run import root
 
 pytest.importorskip("inspect_ai", reason="inspect_ai is not installed (extra `inspect`)")
-selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra `dev`)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="needs Chromium and chromedriver, which are not on the path"
-)
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1400,1000"),
-)
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra `dev`)")
+pytestmark = needs_browser
 WAIT_S = 60.0
 
 
@@ -61,16 +53,8 @@ def viewer(exported: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium.webdriver.chrome.service import Service
-
-    options = selenium.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = selenium.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def text_with(browser: Any, word: str) -> str:

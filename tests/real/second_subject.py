@@ -39,7 +39,7 @@ def make(folder: Path) -> Path:
     plain = [(f"lid of {box}", f"asked for a lid </think> {lid[box]}") for box in BOXES]
     shut = [(f"pass of {box}", f"asked for a pass </think> {REFUSAL}") for box in BOXES]
     torch.set_num_threads(1)  # so tiny a model is slower on two threads, far slower beside other work
-    model = _model(len(tokenizer))
+    model = tiny_qwen(len(tokenizer), 128)
     _fit(model, tokenizer, pairs + plain, STEPS)
     _fit(model, tokenizer, shut + plain, STEPS // 2)
     model.save_pretrained(folder / "model")
@@ -64,7 +64,8 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _model(words: int) -> Qwen3ForCausalLM:
+def tiny_qwen(words: int, positions: int) -> Qwen3ForCausalLM:
+    """Return a random Qwen3 of two layers over `words` words; token 0 pads and token 2 ends a reply."""
     torch.manual_seed(3)
     config = Qwen3Config(
         vocab_size=words,
@@ -74,7 +75,7 @@ def _model(words: int) -> Qwen3ForCausalLM:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
         tie_word_embeddings=False,
         eos_token_id=2,
         bos_token_id=None,

@@ -9,8 +9,9 @@ import random
 from pathlib import Path
 
 import torch
+from second_subject import tiny_qwen
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from evals.judges.llm_spec import LlmMessage, LlmRead, LlmRule, LlmSpec
 from evals.judges.llm_text import Template
@@ -83,7 +84,7 @@ def make(folder: Path) -> Path:
         messages = [{"role": role, "content": content} for role, content in template.render("?", reply).messages]
         head = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         rows.append((tokenizer(head).input_ids, tokenizer(f"{label} [end]").input_ids))
-    model = _model(len(tokenizer))
+    model = tiny_qwen(len(tokenizer), 64)
     _fit(model, rows)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -104,26 +105,6 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.chat_template = CHAT
     return tokenizer
-
-
-def _model(words: int) -> Qwen3ForCausalLM:
-    torch.manual_seed(3)
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=words,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=32,
-            max_position_embeddings=64,
-            tie_word_embeddings=False,
-            eos_token_id=2,
-            bos_token_id=None,
-            pad_token_id=0,
-        )
-    )
 
 
 def _fit(model: Qwen3ForCausalLM, rows: list[tuple[list[int], list[int]]]) -> None:

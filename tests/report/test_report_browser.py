@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,44 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import chromium, needs_browser, show
 from report_runs import make_run
 
 from pipeline.examples import Example
 from pipeline.report import ReportData, write_report
 
-selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra `dev`)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="needs Chromium and chromedriver, which are not on the path"
-)
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1400,1200",
-)
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra `dev`)")
+pytestmark = needs_browser
 PRINT_WIDTH = 680  # A4 less its margins, in CSS pixels
 LOCAL = ("file:", "data:", "blob:", "about:", "chrome:", "devtools:")
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium.webdriver.chrome.service import Service
-
-    options = selenium.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = selenium.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -57,14 +34,7 @@ def opened(browser: Any, tmp_path: Path) -> Callable[..., Any]:
     def open_page(run: ReportData, *, width: int = 1400, scheme: str = "light") -> Any:
         path = tmp_path / "report.html"
         write_report(run, path)
-        metrics = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get_log("browser")
-        browser.get_log("performance")
-        browser.get(path.as_uri())
-        return browser
+        return show(browser, path, width=width, scheme=scheme)
 
     return open_page
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,19 +15,6 @@ from chat_server import Judges, question
 from pipeline.errors import UserError
 from pipeline.judge_endpoint import Failure, _answer
 from pipeline.judging import told
-
-
-@pytest.fixture
-def server() -> Iterator[Judges]:
-    up = Judges(by_reply)
-    yield up
-    up.stop()
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def test_every_reply_gets_its_own_label_whatever_the_order_of_the_answers(server: Judges):

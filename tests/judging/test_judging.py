@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import finished_run
 import pytest
-from asked_judge import EXPECTED, ITEMS, SECRET, by_reply, config_of, judge_of, labels
+from asked_judge import EXPECTED, ITEMS, SECRET, config_of, judge_of, labels
 from chat_server import Judges, question
 from rich.console import Console
 
@@ -23,19 +22,6 @@ from pipeline.judge_file import judge_file
 from pipeline.judging import close_judge, make_judge
 from pipeline.plan import digested_config
 from pipeline.schema import JudgeConfig, LlmJudgeConfig
-
-
-@pytest.fixture
-def server() -> Iterator[Judges]:
-    up = Judges(by_reply)
-    yield up
-    up.stop()
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def test_a_judge_without_an_endpoint_is_told_what_to_give():

@@ -7,30 +7,16 @@ import math
 import multiprocessing
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asked_judge import EXPECTED, ITEMS, by_reply, judge_of, labels
+from asked_judge import EXPECTED, ITEMS, judge_of, labels
 from chat_server import Judges
 
 from evals.judges.llm_read import Verdict
 from pipeline.errors import UserError
 from pipeline.judge_cache import VerdictCache
 from pipeline.judging import told
-
-
-@pytest.fixture
-def server() -> Iterator[Judges]:
-    up = Judges(by_reply)
-    yield up
-    up.stop()
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def test_what_is_known_sends_no_request(server: Judges):
