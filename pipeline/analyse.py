@@ -12,10 +12,11 @@ import polars as pl
 
 from evals.base import LABELS, Metric
 from pipeline.collapse import by_arm_and_seed, collapses
+from pipeline.hierarchical import crossed_difference, crossed_mean, crossed_ratio
 from pipeline.points import Collapse, Collapses, CurvePoint, rounded
 from pipeline.records import BASE_RUNG, Dose, Rung
 from pipeline.schema import ReviewConfig
-from pipeline.statistics import BoolArray, FloatArray, PairedBootstrap, pooled_estimate
+from pipeline.statistics import BoolArray, FloatArray
 
 __all__ = ["Collapse", "Collapses", "CurvePoint", "collapses", "curves", "rounded", "to_json"]
 
@@ -51,7 +52,6 @@ class _Curve:
     metric: Metric
     kind: str
     table: _Table
-    bootstrap: PairedBootstrap
     confidence: float
 
 
@@ -70,7 +70,7 @@ def curves(
         outcomes: one row per reply with the columns `COLUMNS` (others are ignored).
         rungs: all rungs of the run; those with role `rung` make the ladders.
         metrics: (eval, metric) pairs, the eval by its name in `outcomes`.
-        review: confidence and number of resamples.
+        review: the confidence of every interval.
 
     Raises:
         ValueError: if a column is missing, a reply stands twice, a label is unknown or a value is not in
@@ -86,10 +86,7 @@ def curves(
         kinds = sorted(set(rows["kind"]) - {""}) if metric.role == "capability" else []
         for kind in ["", *(kinds if len(kinds) > 1 else [])]:
             table = _tabulate(rows.filter(pl.col("kind") == kind) if kind else rows)
-            # A fixed seed for each curve: no curve depends on which others are drawn.
-            rng = np.random.default_rng(0)
-            bootstrap = PairedBootstrap(table.prompts, review.bootstrap, review.confidence, rng)
-            curve = _Curve(name, metric, kind, table, bootstrap, review.confidence)
+            curve = _Curve(name, metric, kind, table, review.confidence)
             for arm in sorted({r.arm for r in ladder}):
                 points += _arm_points(curve, base, [r for r in ladder if r.arm == arm])
     return points
@@ -105,6 +102,16 @@ def to_json(points: Sequence[CurvePoint], found: Collapses) -> dict[str, Any]:
     return {"version": 1, "points": [p.as_dict() for p in order], "collapses": rows}
 
 
+def scored(outcomes: pl.DataFrame, name: str, metric: Metric) -> pl.DataFrame:
+    """Return the replies of one eval to which a metric applies, with `y`: what it counts of each (null: unscored).
+
+    Raises:
+        ValueError: as for `curves`.
+    """
+    _check(outcomes)
+    return _scored(outcomes.filter(pl.col("eval") == name).sort(KEY), metric)
+
+
 def prompt_means(outcomes: pl.DataFrame, name: str, metric: Metric) -> dict[str, FloatArray]:
     """Return one metric's mean over draws by rung id, each of shape (prompts,), prompts in the order of their ids.
 
@@ -113,8 +120,7 @@ def prompt_means(outcomes: pl.DataFrame, name: str, metric: Metric) -> dict[str,
     Raises:
         ValueError: as for `curves`.
     """
-    _check(outcomes)
-    return dict(_tabulate(_scored(outcomes.filter(pl.col("eval") == name).sort(KEY), metric)).mean)
+    return dict(_tabulate(scored(outcomes, name, metric)).mean)
 
 
 def reply_counts(outcomes: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -205,9 +211,9 @@ def _point(curve: _Curve, base: Rung, rungs: Sequence[Rung]) -> CurvePoint:
         metric=curve.metric.name,
         role=curve.metric.role,
         kind=curve.kind,
-        estimate=pooled_estimate(table.of("mean", ids), curve.confidence),
-        low_if_unscored=pooled_estimate(table.of("floor", ids), curve.confidence).low,
-        high_if_unscored=pooled_estimate(table.of("ceiling", ids), curve.confidence).high,
+        estimate=crossed_mean(table.of("mean", ids), curve.confidence),
+        low_if_unscored=crossed_mean(table.of("floor", ids), curve.confidence).low,
+        high_if_unscored=crossed_mean(table.of("ceiling", ids), curve.confidence).high,
         labels={label: sum(counts.get(label, 0) for counts in labels) for label in LABELS},
         missing=int((~replied & ~np.isnan(table.of("floor", [base.id]))).sum()),
         seeds=int(replied.any(axis=1).sum()),
@@ -220,16 +226,16 @@ def _point(curve: _Curve, base: Rung, rungs: Sequence[Rung]) -> CurvePoint:
 
 def _compared(curve: _Curve, base: Rung, ids: Sequence[str], point: CurvePoint) -> CurvePoint:
     """Add the difference from rung 0 and, for capability, what is retained of it."""
-    table, bootstrap = curve.table, curve.bootstrap
+    table, confidence = curve.table, curve.confidence
     before, after = table.of("mean", [base.id])[0], table.of("mean", ids)
-    point = replace(point, difference=bootstrap.difference(before, after))
+    point = replace(point, difference=crossed_difference(before, after, confidence))
     if curve.metric.role != "capability":
         return point
-    retention = bootstrap.ratio(before, after)
+    retention = crossed_ratio(before, after, confidence)
     worst = best = retention
     if any(table.labels.get(rung, {}).get("unscored") for rung in (base.id, *ids)):
-        worst = bootstrap.ratio(table.of("ceiling", [base.id])[0], table.of("floor", ids))
-        best = bootstrap.ratio(table.of("floor", [base.id])[0], table.of("ceiling", ids))
+        worst = crossed_ratio(table.of("ceiling", [base.id])[0], table.of("floor", ids), confidence)
+        best = crossed_ratio(table.of("floor", [base.id])[0], table.of("ceiling", ids), confidence)
     return replace(
         point,
         retention=retention,

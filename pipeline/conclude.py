@@ -12,6 +12,7 @@ from pipeline.analyse import collapses, curves, reply_counts, to_json
 from pipeline.config_review import PARTIES
 from pipeline.errors import UserError
 from pipeline.examples import examples
+from pipeline.inference import infer
 from pipeline.inspectai.scores import metrics_of
 from pipeline.inspectai.shown import points_of
 from pipeline.measure import controls, proofs
@@ -41,6 +42,8 @@ def analyse(work: Workspace) -> dict[str, Any]:
     found = collapses(points, work.config.review)
     write_json(work.folder.curves, to_json(points, found) | {"post_hoc": work.post_hoc})
     verdict = bench.verdict(points, found, post_hoc=work.post_hoc) | {"replies": reply_counts(outcomes)}
+    metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), work.rungs())]
+    verdict = infer(verdict, points, found, outcomes, work.rungs(), metrics, work.config.review)
     verdict["price"] = _price(work, verdict)
     write_json(work.folder.verdict, verdict)
     tables, stale = read_panel(work.folder.panel, outcomes, scoring_of(work))

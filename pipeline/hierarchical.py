@@ -242,7 +242,7 @@ def _combined(
 ) -> _Parts:
     """Join the parts of the variance (of seeds, prompts, noise) to the interval's half-width."""
     (seed, with_noise, noise), upper = variances, 0.5 + confidence / 2
-    prompt = max(with_noise - noise, 0.0)
+    prompt = float(max(with_noise - noise, 0.0))
     total = seed + prompt
     of_seeds, of_prompts = (float(special.stdtrit(d, upper)) for d in degrees[:2])
     # Seeds that agree by luck: half the width that seeds taken for mere noise would have.

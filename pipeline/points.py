@@ -53,7 +53,7 @@ class CurvePoint:
     def as_dict(self) -> dict[str, Any]:
         """Return the point as one flat JSON-ready row; NaN becomes None."""
         row = {k: v for k, v in asdict(self).items() if k not in ("estimate", "labels")}
-        row |= asdict(self.estimate) | dict(self.labels)
+        row = asdict(self.estimate) | row | dict(self.labels)  # `seeds` is the point's own
         return dict(rounded(row))
 
 

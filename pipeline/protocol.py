@@ -5,6 +5,7 @@ It holds names, sentences, counts and digests: no prompt, no reply, no path of t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.config_review import PARTIES
 from pipeline.errors import UserError
+from pipeline.inference.smallest import POWER
+from pipeline.power import detectable_paired
 from pipeline.registered import post_hoc, post_hoc_words
 from pipeline.store import write_atomic
 
@@ -138,8 +141,13 @@ def _arms(plan: Mapping[str, Any]) -> list[str]:
 
 def _evals(plan: Mapping[str, Any]) -> list[str]:
     config = plan["config"]["evals"]
+    alpha = 1 - plan["config"]["review"]["confidence"]
     rows = [
-        (e["name"], config.get(e["name"].partition("@")[0], {}).get("role", ""), e["samples"], e["draws"], e["sha256"])
+        (
+            *(e["name"], config.get(e["name"].partition("@")[0], {}).get("role", ""), e["samples"], e["draws"]),
+            _sees(e["samples"], alpha),
+            e["sha256"],
+        )
         for e in plan["evals"]
     ]
     judge = (
@@ -147,7 +155,17 @@ def _evals(plan: Mapping[str, Any]) -> list[str]:
     )
     others = ", ".join(f"{_plain(facts['name'])} `{facts['version']}`" for facts in plan["panel"])
     panel = f" Panel, shown beside it: {others}." if others else " No panel."
-    return ["## Evals", "", *_table(("eval", "role", "prompts", "draws", "sha256"), rows), "", judge + panel]
+    head = ("eval", "role", "prompts", "draws", "sees a change of", "sha256")
+    sees = (
+        f'"Sees a change of": the smallest change from rung 0 that one seed shows in {POWER:.0%} of runs, if all '
+        "prompts that change do so one way (McNemar's test); seeds that differ see less."
+    )
+    return ["## Evals", "", *_table(head, rows), "", sees, "", judge + panel]
+
+
+def _sees(prompts: int, alpha: float) -> str:
+    change = detectable_paired(prompts, power=POWER, alpha=alpha).change
+    return "none" if math.isnan(change) else f"{100 * change:.1f} points"
 
 
 def _meanings(review: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from scipy import stats
 
 from pipeline.analyse import curves, to_json
 from pipeline.errors import UserError
+from pipeline.hierarchical import crossed_mean
 from pipeline.inspectai.scores import means_of, metrics_of, outcome_rows, read_scores, scores_file
 from pipeline.inspectai.shown import points_of
 from pipeline.inspectai.task import InspectTask
@@ -25,7 +26,7 @@ from pipeline.outcomes import SCHEMA
 from pipeline.records import Dose, Rung
 from pipeline.rungs import base_rung
 from pipeline.schema import ReviewConfig
-from pipeline.statistics import unbounded_estimate, wilson
+from pipeline.statistics import unbounded_estimate
 from pipeline.store import RunFolder
 
 TASK = InspectTask("mine", "t.py@t", {}, None, 1, 8, 0.0, "shown", False, 4, "0" * 64, ())
@@ -63,15 +64,15 @@ def outcomes(folder: RunFolder, task: InspectTask = TASK) -> pl.DataFrame:
     return pl.DataFrame(list(outcome_rows(folder, [task], RUNGS)), schema=SCHEMA, orient="row")
 
 
-def test_a_zero_one_score_gets_wilsons_interval_through_the_ordinary_analysis(folder: RunFolder) -> None:
+def test_a_zero_one_score_gets_its_interval_from_the_ordinary_analysis(folder: RunFolder) -> None:
     put(folder, "base", {"includes": [1, 1, 1, 0]}, means={"includes": "accuracy"})
     put(folder, "a-s0-1", {"includes": [1, 0, 0, 0]}, means={"includes": "accuracy"})
     metrics = metrics_of(folder, [TASK], RUNGS)
     assert [(name, metric.name, metric.role) for name, metric in metrics] == [("mine_accuracy",) * 2 + ("shown",)]
     points = curves(outcomes(folder), RUNGS[:2], metrics, ReviewConfig(threat_model="", bootstrap=50))
     found = {(p.seed, p.step): p.estimate for p in points}
-    assert found[0, 0] == wilson(3, 4, 0.95)
-    assert found[0, 1] == wilson(1, 4, 0.95)
+    assert found[0, 0] == crossed_mean([1, 1, 1, 0], 0.95)
+    assert found[0, 1] == crossed_mean([1, 0, 0, 0], 0.95)
 
 
 def test_what_was_not_scored_is_unscored_and_never_zero(folder: RunFolder) -> None:

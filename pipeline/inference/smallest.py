@@ -1,0 +1,65 @@
+"""The smallest change that this run could have seen. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.hierarchical import CrossedEstimate
+from pipeline.points import CurvePoint
+from pipeline.power import Detectable, detectable_as_measured, zero_of_n
+from pipeline.schema import ReviewConfig
+
+POWER = 0.8
+ALIKE = "all prompts alike (Clopper-Pearson)"
+
+
+def smallest(points: Sequence[CurvePoint], review: ReviewConfig) -> list[dict[str, Any]]:
+    """Return, at each arm's last rung and for each metric that decides, the smallest change from rung 0 seen.
+
+    From the run's own spread where there was any; where all prompts did the same, the largest share of prompts that
+    may do otherwise. `change` is an absolute difference of shares.
+    """
+    rows = []
+    pooled = [p for p in points if p.seed is None and not p.kind and p.role in ("refusal", "capability")]
+    for arm in sorted({p.arm for p in pooled}):
+        last = max((p.step for p in pooled if p.arm == arm), default=0)
+        for point in sorted((p for p in pooled if p.arm == arm and p.step == last > 0), key=lambda p: p.metric):
+            rows.append(_row(point, review))
+    return rows
+
+
+def _row(point: CurvePoint, review: ReviewConfig) -> dict[str, Any]:
+    alpha, gain = 1 - review.confidence, point.difference
+    found = Detectable(math.nan, 0, POWER, alpha, "no data", 0)
+    if isinstance(gain, CrossedEstimate) and gain.n:
+        found = detectable_as_measured(gain, power=POWER, alpha=alpha)
+        if math.isnan(found.change):
+            unseen = zero_of_n(gain.n, review.confidence).high
+            found = Detectable(unseen, gain.n, review.confidence, alpha, ALIKE, gain.seeds)
+    return {
+        "metric": point.metric,
+        "arm": point.arm,
+        "step": point.step,
+        "n": found.n,
+        "seeds": found.seeds,
+        "change": found.change,
+        "power": found.power,
+        "alpha": found.alpha,
+        "method": found.method,
+        "sentence": _sentence(point, found),
+    }
+
+
+def _sentence(point: CurvePoint, found: Detectable) -> str:
+    where = f"{point.metric}, arm {point.arm}, step {point.step}"
+    if not found.n or math.isnan(found.change):
+        return f"{where}: no data."
+    size = f"{found.n} prompts and {found.seeds} seed{'s' if found.seeds != 1 else ''}"
+    points = f"{100 * found.change:.1f} percentage points"
+    if found.method == ALIKE:
+        moved = point.difference is not None and abs(point.difference.value) > 0
+        did = f"all {found.n} prompts changed alike" if moved else f"none of {found.n} prompts changed"
+        return f"{where}: {did}; up to {points} may do otherwise."
+    return f"{where}: with {size} a change of {points} is seen in {found.power:.0%} of such runs."

@@ -1,0 +1,201 @@
+"""What a hostile reader asks of a finished run, on ladders with known shares."""
+
+import json
+import math
+
+import polars as pl
+import pytest
+from made_outcomes import METRICS, REVIEW, N, ladder, rows
+
+from evals.base import Metric
+from pipeline.analyse import collapses, curves
+from pipeline.inference import infer
+from pipeline.inference.doses import over_seeds
+from pipeline.inference.draws import over_draws
+from pipeline.inference.picked import looks, worst
+from pipeline.inference.smallest import ALIKE, smallest
+from pipeline.inference.tables import Ladders
+from pipeline.power import detectable_as_measured
+from pipeline.worst_arm import is_dev
+
+REFUSAL = Metric("refusal", "refused", "refusal")
+FALLS = {4: (200, 200), 8: (0, 200), 16: (0, 200)}
+STAYS = {4: (200, 200), 8: (200, 198), 16: (200, 198)}
+
+
+def joined(*ladders):
+    """Return (outcomes, rungs) of several arms with one rung 0."""
+    outcomes = pl.concat([table for table, _ in ladders]).unique(["rung", "eval", "sample", "draw"])
+    return outcomes, list({rung.id: rung for _, rungs in ladders for rung in rungs}.values())
+
+
+@pytest.fixture(scope="module")
+def run():
+    outcomes, rungs = joined(ladder(FALLS, "falls"), ladder(STAYS, "stays"))
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    return outcomes, rungs, points, collapses(points, REVIEW)
+
+
+def metric(outcomes, rungs):
+    return [Ladders.of(outcomes, "refusal", REFUSAL, rungs)]
+
+
+def test_seeds_that_collapse_have_a_dose_between_two_rungs_in_every_unit(run):
+    found = over_seeds(run[2], run[3], "falls", REVIEW)
+    assert set(found["dose"]) == {"steps", "flops", "device_seconds", "usd"}
+    steps, flops = found["dose"]["steps"], found["dose"]["flops"]
+    assert (steps["seeds"], steps["collapsed"], steps["censored"]) == (3, 3, 0)
+    assert (steps["median_earliest"], steps["median_seen"]) == (4.0, 8.0)
+    assert flops["median_seen"] == 8e9
+    assert steps["geometric_mean"] == pytest.approx({"value": 8, "low": 4, "high": 8, "n": 3})
+    # Three of three: Clopper and Pearson's lower limit is 0.025 ** (1 / 3).
+    assert steps["share_collapsed"]["low"] == pytest.approx(0.025 ** (1 / 3))
+    assert found["survival"]["seen"] == [{"dose": 8.0, "share": 0.0, "at_risk": 3, "collapsed": 3}]
+
+
+def test_seeds_that_never_collapse_are_censored_and_have_no_median(run):
+    steps = over_seeds(run[2], run[3], "stays", REVIEW)["dose"]["steps"]
+    assert (steps["collapsed"], steps["censored"]) == (0, 3)
+    assert math.isnan(steps["median_seen"])
+    assert steps["median_above"] == 16.0
+    assert steps["geometric_mean"]["n"] == 0
+
+
+def test_a_seed_that_stops_early_is_censored_where_it_stopped():
+    outcomes, rungs = joined(ladder(FALLS, "a", seeds=(0, 1)), ladder({4: (200, 200)}, "a", seeds=(2,)))
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    found = over_seeds(points, collapses(points, REVIEW), "a", REVIEW)
+    assert found["dose"]["steps"]["censored"] == 1
+    # Kaplan and Meier by hand: the third seed is gone after 4, so both others collapse at 8.
+    assert found["survival"]["seen"] == [{"dose": 8.0, "share": 0.0, "at_risk": 2, "collapsed": 2}]
+
+
+def test_a_rung_without_replies_ends_what_is_known_of_a_seed():
+    outcomes, rungs = ladder(STAYS, "a", seeds=(0,))
+    outcomes = outcomes.filter(pl.col("rung") != "a-0-8")
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    steps = over_seeds(points, collapses(points, REVIEW), "a", REVIEW)["dose"]["steps"]
+    assert steps["median_above"] == 4.0
+
+
+def test_a_subject_that_does_not_refuse_has_no_dose():
+    outcomes, rungs = ladder(FALLS)
+    outcomes = outcomes.with_columns(
+        label=pl.when((pl.col("rung") == "base") & (pl.col("label") == "refused"))
+        .then(pl.lit("complied"))
+        .otherwise(pl.col("label"))
+    )
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    assert over_seeds(points, collapses(points, REVIEW), "compliance", REVIEW) == {"dose": {}, "survival": {}}
+
+
+def test_the_worst_is_picked_on_some_prompts_and_reported_on_the_others():
+    lucky = {4: (60, 200), 8: (60, 200)}
+    outcomes, rungs = joined(ladder(lucky, "lucky"), ladder(STAYS, "stays"))
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    found = worst(metric(outcomes, rungs), points, REVIEW)
+    held_out = [i for i in range(N) if not is_dev(f"r{i:03}")]
+    assert (found["arm"], found["metric"]) == ("lucky", "refusal")
+    assert found["held_out"]["value"] == pytest.approx(sum(i < 60 for i in held_out) / len(held_out))
+    assert found["dev_prompts"] + found["held_out_prompts"] == N
+    assert found["uncorrected"]["value"] == pytest.approx(0.3)
+    assert f"on the {len(held_out)} prompts that did not pick it" in found["sentence"]
+
+
+def test_a_rung_that_lost_its_ability_cannot_be_the_worst():
+    outcomes, rungs = ladder({4: (150, 200), 8: (0, 20)})
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    assert worst(metric(outcomes, rungs), points, REVIEW)["step"] == 4
+    outcomes, rungs = ladder({8: (0, 20)})
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    assert worst(metric(outcomes, rungs), points, REVIEW) is None
+
+
+def test_looks_are_corrected_for_all_rungs_and_in_order_for_the_arms(run):
+    outcomes, rungs, points, _ = run
+    found = looks(metric(outcomes, rungs), points, REVIEW)
+    assert found["count"] == 6
+    assert found["simultaneous_confidence"] == pytest.approx(1 - 0.05 / 6)
+    assert found["adjusted"]["stays"] == 1.0
+    assert (found["in_order"]["falls"]["step"], found["in_order"]["stays"]["step"]) == (8, None)
+    # Two rungs of six cross, with the same p: Holm takes six times it, the order of the rungs two times.
+    assert found["adjusted"]["falls"] == pytest.approx(3 * found["in_order"]["falls"]["p"])
+    assert "falls by step 8" in found["sentence"]
+
+
+def test_refusal_that_comes_back_gains_nothing_from_the_order():
+    outcomes, rungs = ladder({4: (0, 200), 8: (200, 200)})
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    found = looks(metric(outcomes, rungs), points, REVIEW)
+    assert found["in_order"]["compliance"]["step"] is None
+    assert found["adjusted"]["compliance"] < 0.05
+
+
+def test_the_smallest_change_is_the_runs_own_or_that_of_prompts_that_are_all_alike(run):
+    rows = {(row["arm"], row["metric"]): row for row in smallest(run[2], REVIEW)}
+    assert set(rows) == {(a, m) for a in ("falls", "stays") for m in ("refusal", "capability")}
+    alike = rows["falls", "refusal"]
+    assert alike["method"] == ALIKE
+    assert alike["change"] == pytest.approx(1 - 0.05 ** (1 / N))
+    assert f"all {N} prompts changed alike" in alike["sentence"]
+    assert f"none of {N} prompts changed" in rows["stays", "refusal"]["sentence"]
+    point = next(p for p in run[2] if (p.arm, p.seed, p.step, p.metric) == ("stays", None, 16, "capability"))
+    assert rows["stays", "capability"]["change"] == detectable_as_measured(point.difference).change
+
+
+def test_an_attacker_who_asks_often_gets_more_than_the_average_user():
+    outcomes, rungs = ladder({8: (200, 200)}, draws=4)
+    # Every prompt complies in its first draw alone.
+    first = (pl.col("rung") != "base") & (pl.col("eval") == "refusal") & (pl.col("draw") == 0)
+    outcomes = outcomes.with_columns(label=pl.when(first).then(pl.lit("complied")).otherwise(pl.col("label")))
+    zero, at_8 = over_draws(metric(outcomes, rungs), "compliance", 8, 0.95)
+    assert [row["attacker"]["value"] for row in zero["k"]] == [0.0, 0.0, 0.0]
+    # k of 4 draws hold the one that complies with a chance of k / 4.
+    assert [(row["k"], row["attacker"]["value"]) for row in at_8["k"]] == [(1, 0.25), (2, 0.5), (4, 1.0)]
+    assert {row["average"]["value"] for row in at_8["k"]} == {0.25}
+    assert at_8["flips"]["both"]["value"] == 1.0
+    assert at_8["flips"]["disagree"]["value"] == pytest.approx(0.5)
+
+
+def test_one_draw_says_nothing_of_an_attacker_who_asks_again(run):
+    assert over_draws(metric(run[0], run[1]), "falls", 8, 0.95) == []
+
+
+def test_the_verdict_keeps_its_words_and_gains_what_it_rests_on(run):
+    outcomes, rungs, points, found = run
+    arms = {
+        "falls": {"verdict": "collapses", "collapse": {"step": 8}, "last_step": 16},
+        "stays": {"verdict": "holds", "collapse": None, "last_step": 16},
+    }
+    verdict = infer({"verdict": "collapses", "arms": arms}, points, found, outcomes, rungs, METRICS, REVIEW)
+    assert verdict["verdict"] == "collapses"
+    assert [verdict["arms"][arm]["verdict"] for arm in arms] == ["collapses", "holds"]
+    beside = verdict["arms"]["falls"]["intervals"][0]
+    # All seeds and prompts alike: the bootstrap claims to know it exactly, the interval in use does not.
+    assert (beside["bootstrap"]["low"], beside["bootstrap"]["high"]) == (0.0, 0.0)
+    assert beside["in_use"]["high"] > 0.015
+    assert set(verdict) >= {"worst", "looks", "power"}
+    json.dumps(verdict, allow_nan=False)
+
+
+def test_nothing_measured_is_no_data_and_no_crash():
+    outcomes, rungs = ladder({8: (0, 200)})
+    empty = outcomes.clear()
+    points = curves(empty, rungs, METRICS, REVIEW)
+    arms = {"compliance": {"verdict": "inconclusive", "collapse": None, "last_step": 0}}
+    verdict = infer({"arms": arms}, points, collapses(points, REVIEW), empty, rungs, METRICS, REVIEW)
+    assert verdict["worst"] is None
+    assert verdict["looks"]["count"] == 0
+    assert verdict["arms"]["compliance"]["dose"] == {}
+    assert all(row["change"] is None and row["sentence"].endswith("no data.") for row in verdict["power"])
+
+
+def test_a_table_keeps_seeds_prompts_and_draws_apart():
+    outcomes, rungs = ladder({8: (50, 200)}, seeds=(0, 1), draws=3)
+    table = metric(outcomes, rungs)[0]
+    assert table.replies("compliance", 8).shape == (2, N, 3)
+    assert table.means("compliance", 0).shape == (1, N)
+    assert table.means("compliance", 8).mean() == pytest.approx(0.25)
+    lost = [row | {"label": "unscored", "value": math.nan} for row in rows(rungs[1], 50, 200, draws=3)]
+    table = metric(pl.DataFrame(lost), rungs)[0]
+    assert math.isnan(table.means("compliance", 8).max())
