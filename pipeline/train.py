@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ def train(work: Workspace, tracker: Tracker) -> None:
     if not todo and _has_fixed_rungs(work):
         return
     _check_base(work)
+    _quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
     if not _has_fixed_rungs(work):
@@ -149,6 +151,8 @@ def prepare_process(parameters: int, device: str, threads: int | None = None) ->
     _quiet_libraries()
     gc.collect()
     gc.freeze()
+    # Frozen objects are never collected, and libraries written in C++ complain of them when the process ends.
+    atexit.register(gc.unfreeze)
 
 
 def _quiet_libraries() -> None:
