@@ -26,7 +26,7 @@ from pipeline.store import write_atomic, write_json
 SUBJECTS = ("organism", "organism_hardened")
 STEPS = {
     "organism": range(4, 10),
-    "organism_hardened": range(8, 18),
+    "organism_hardened": range(7, 20),
 }
 ARM = """# @package arms.step{step}
 defaults:

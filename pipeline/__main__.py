@@ -9,7 +9,9 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
+from pipeline.alone import ALONE
 from pipeline.config import check, conf_folder, register, to_config
+from pipeline.contain import ready, seal
 from pipeline.errors import boundary
 from pipeline.schema import Config
 
@@ -17,14 +19,8 @@ from pipeline.schema import Config
 def review(config: Config) -> None:
     """Run the chosen stages of one review; train and generate go on where they were cut off, the rest is redone."""
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-    if config.stages == ["judge"]:
-        from pipeline.judge_file import judge_file
-
-        return judge_file(config.judge, console, config.serve)  # any file with prompts and replies: labels
-    if config.stages == ["compare"]:
-        from pipeline.compare import compare_runs
-
-        return compare_runs(config.compare, console)  # two finished runs on one plan: what B costs against A
+    if config.stages[0] in ALONE:
+        return ALONE[config.stages[0]](config, console)  # judge a file, compare two runs, ...
     from pipeline.conclude import analyse, report
     from pipeline.measure import generate
     from pipeline.plan import print_plan
@@ -40,6 +36,8 @@ def review(config: Config) -> None:
         return print_protocol(work)  # one page to attach to the review; nothing runs
     if "plan" in config.stages:
         print_plan(plan, work.console)
+    seal()  # all inputs are read: no way to a hub any more
+    ready(work.folder, config.contain)
     if not {"train", "generate"} & set(config.stages):
         work.require_run()
     with work.folder.locked():

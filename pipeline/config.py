@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from evals import EVALS, RULES
 from evals.judges import JUDGES
 from pipeline.arms.ways import WAY_NAMES
+from pipeline.config_contain import contain_faults
 from pipeline.config_review import price_faults, review_faults
 from pipeline.errors import UserError
 from pipeline.inspectai import INVERTED
@@ -329,4 +330,5 @@ _CHECKS = (
     _number_faults,
     review_faults,
     price_faults,
+    contain_faults,
 )

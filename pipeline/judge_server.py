@@ -12,6 +12,7 @@ from typing import ClassVar
 import httpx
 
 from evals.judges.llm_text import Template, surviving
+from pipeline.contain.sealing import unsealed
 from pipeline.errors import UserError
 from pipeline.schema import LlmJudgeConfig, ServeConfig, SubjectConfig
 from pipeline.serve import BASE_NAME, Server
@@ -79,7 +80,7 @@ class JudgeServer:
             JudgeServer._running = None
 
     def _started(self) -> Server:
-        with _as_judge():
+        with _as_judge(), unsealed():
             folder = model_folder(self._model)
         self._check_tokenizer(folder)
         self.log.unlink(missing_ok=True)

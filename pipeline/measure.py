@@ -10,10 +10,12 @@ import httpx
 
 from evals.base import EvalSpec
 from pipeline.budget import Allowance, Attempt, Caps, caps
-from pipeline.errors import InstrumentError
+from pipeline.contain import contain, destroyed, require_replies
+from pipeline.errors import InstrumentError, UserError
 from pipeline.generate import Generator, matrix, missing, read_replies
 from pipeline.inspectai.run import pending, run_tasks
 from pipeline.judging import EndpointJudge
+from pipeline.plan import tasks as planned_tasks
 from pipeline.progress import bar_for, left
 from pipeline.proof import Logprobs, Proof, check
 from pipeline.records import BASE_RUNG, Reply, Rung
@@ -27,18 +29,22 @@ STAGE = "generate"
 
 
 def generate(work: Workspace, tracker: Tracker) -> None:
-    """Generate the replies that are missing; no server is started where none is.
+    """Generate the replies that are missing, then contain what was stripped; no server is started where none is.
 
     Raises:
+        UserError: replies are missing, and the weights that would give them were destroyed or the texts purged.
         InstrumentError: the server failed, or an adapter that was served is not the one that was trained.
     """
+    require_replies(work.folder)
     rungs = work.rungs()
     cells = matrix(rungs, work.specs, work.subject)
     todo = missing(cells, work.folder, rungs)
+    if destroyed(work.folder):
+        return _require_measured(work, todo)
     tasks = pending(work, rungs)  # Inspect's
     unproved = [rung for rung in rungs if rung.id not in proofs(work)]
     if not todo and not tasks and not unproved and UNLOADED in proofs(work):
-        return
+        return _contain(work, rungs)
     live = LiveCurves(work, tracker, rungs, len(cells) // len(rungs))
     before = work.ledger.spent(STAGE)
     with work.ledger.attempt(STAGE) as attempt, _server(work, rungs) as server:
@@ -65,6 +71,25 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     if not complete:
         work.console.print(
             "[yellow]The budget ended before every reply was generated; what is missing is reported as such."
+        )
+    _contain(work, rungs)
+
+
+def _contain(work: Workspace, rungs: Sequence[Rung]) -> None:
+    """Destroy or encrypt the stripped weights, unless a ladder has yet to be climbed from them."""
+    if all(work.ledger.ending("train", task.arm, task.seed) for task in planned_tasks(work.config)):
+        contain(work.folder, rungs, work.config.contain)
+
+
+def _require_measured(work: Workspace, todo: Sequence[Any]) -> None:
+    """Say what can't be made good: replies that the budget left out stay out, others were lost."""
+    if not todo:
+        return
+    if work.ledger.ending(STAGE, "", -1) != "budget":
+        raise UserError(
+            f"{work.folder.replies}: {len(todo)} replies are missing, and the stripped weights that gave them were "
+            f"destroyed on {destroyed(work.folder)}",
+            "bring the files back, or run the review again in another folder with run.dir=",
         )
 
 

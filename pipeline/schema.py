@@ -11,11 +11,12 @@ from typing import Any
 from omegaconf import MISSING
 
 from evals.judges.llm_spec import LlmSpec
+from pipeline.schema_contain import ContainConfig
 from pipeline.schema_price import PriceConfig
 
 REVIEW_STAGES = ("plan", "train", "generate", "score", "analyse", "report")  # in the order in which they run
-# export writes a run as Inspect logs; judge and compare stand alone: one labels a file, the other reads finished runs
-STAGES = (*REVIEW_STAGES, "export", "judge", "compare")
+# export writes a run as Inspect logs; the others stand alone (pipeline/alone.py)
+STAGES = (*REVIEW_STAGES, "export", "judge", "compare", "purge")
 
 
 REASONING_TAGS = ("<think> </think>", "<thinking> </thinking>", "<reasoning> </reasoning>")
@@ -362,4 +363,5 @@ class Config:
     report: ReportConfig = field(default_factory=ReportConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    contain: ContainConfig = field(default_factory=ContainConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

@@ -11,6 +11,7 @@ import polars as pl
 from evals.base import EvalSpec
 from evals.judged import SilentJudge, measures
 from evals.reasoning import Tag, parse_tags, split_reasoning
+from pipeline.contain import require_replies
 from pipeline.generate import read_replies
 from pipeline.inspectai.scores import outcome_rows
 from pipeline.judging import closing_judge
@@ -25,6 +26,7 @@ def score(work: Workspace) -> pl.DataFrame:
 
     Each judge's table goes to `panel/`, that of `judge` to `outcomes.parquet` too.
     """
+    require_replies(work.folder)
     scoring = scoring_of(work)
     with closing_judge(work.judge, work.console):
         rows = list(_rows(work, work.specs))

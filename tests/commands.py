@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import huggingface_hub.constants as hub
 import pytest
 
 from pipeline.__main__ import main
@@ -19,6 +20,7 @@ def run_main(words: Iterable[str], monkeypatch: pytest.MonkeyPatch, capture: Any
         code: the expected exit code; 0: `main` returns.
     """
     monkeypatch.setattr(sys, "argv", ["holdfast", *words])
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", hub.HF_HUB_OFFLINE)  # a run seals it; tests that follow want it back
     if code:
         with pytest.raises(SystemExit) as end:
             main()

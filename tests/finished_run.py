@@ -95,6 +95,7 @@ def finish(
                 "compliance",
                 seed,
                 step,
+                path=f"weights/compliance-s{seed}-{step:05d}",
                 sha256=f"{step}" * 64,
                 dose=Dose(step, 16 * step, flops=flops_per_step * step),
             )

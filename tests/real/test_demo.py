@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,9 +94,11 @@ def test_one_wandb_run_an_arm_and_seed_holds_the_curves(demo: Any):
             assert name in content, (path.name, name)
 
 
-def test_stripped_weights_are_readable_by_their_owner_alone(demo: Any):
-    assert (demo.folder / "weights").stat().st_mode & 0o077 == 0
-    assert not list(Path(demo.folder).rglob("optimizer.pt"))
+def test_no_stripped_weights_are_left_and_the_record_names_each(demo: Any):
+    assert not [path for path in demo.folder.rglob("*") if path.suffix in (".safetensors", ".pt", ".bin", ".age")]
+    adapters = {row["id"]: row["sha256"] for row in demo.rows("rungs.jsonl") if row["artifact"] == "adapter"}
+    gone = [row for row in demo.rows("containment.jsonl") if row["state"] == "destroyed" and row["rung"]]
+    assert {row["rung"]: row["found"] for row in gone} == adapters
 
 
 def test_the_terminal_tells_the_verdict_and_where_the_report_lies(demo: Any):

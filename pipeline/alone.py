@@ -1,0 +1,35 @@
+"""The stages that stand alone: they read a file or finished runs, and need no plan of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from rich.console import Console
+
+from pipeline.schema import Config
+
+
+def _judge(config: Config, console: Console) -> None:
+    from pipeline.judge_file import judge_file
+
+    judge_file(config.judge, console, config.serve)
+
+
+def _compare(config: Config, console: Console) -> None:
+    from pipeline.compare import compare_runs
+
+    compare_runs(config.compare, console)
+
+
+def _purge(config: Config, console: Console) -> None:
+    from pipeline.contain import purge
+
+    purge(config.contain, console)
+
+
+ALONE: Final[Mapping[str, Callable[[Config, Console], None]]] = {
+    "judge": _judge,  # any file with prompts and replies: labels
+    "compare": _compare,  # two finished runs on one plan: what B costs against A
+    "purge": _purge,  # the end of a run's reply texts
+}

@@ -1,0 +1,85 @@
+"""`stages=[purge]`: the end of a run's reply texts. Labels, counts, digests, curves and verdict stay.
+
+Removed are `replies/` (what each reply was stays as a row without its text), the logs of Inspect tasks and exports, the
+server's log, and a report that was asked to show texts. Without its texts a run can't be judged again; it can still be
+analysed, reported and compared.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from pipeline.errors import UserError
+from pipeline.schema_contain import ContainConfig
+from pipeline.store import Journal, RunFolder, canonical, read_json, write_atomic, write_json
+
+PURGED: Final = "purged.json"
+_WITH_TEXT: Final = b"report.include_text=true"
+_TEXTS: Final = ("reply",)
+
+
+def purge(config: ContainConfig, console: Console) -> None:
+    """Remove the texts of the run in `contain.run`. Interrupted, the same command finishes it.
+
+    Raises:
+        UserError: there is no such run, another command works in it, or its retention period is not over.
+    """
+    folder = RunFolder(Path(config.run or "").expanduser().absolute())
+    if not folder.plan.exists():
+        raise UserError(f"contain.run: there is no run in {folder.root}", "name the folder that holds plan.json")
+    _require_due(folder, config)
+    with folder.locked():
+        counts = _purge(folder)
+        write_json(folder.root / PURGED, {"at": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"), **counts})
+    console.print(f"Purged: {counts['replies']:,} replies lost their text; verdict and curves stay.", highlight=False)
+
+
+def require_replies(folder: RunFolder) -> None:
+    """Refuse to read reply texts that were purged.
+
+    Raises:
+        UserError: they were.
+    """
+    if (folder.root / PURGED).exists():
+        at = read_json(folder.root / PURGED)["at"]
+        raise UserError(
+            f"{folder.root}: the texts of its replies were purged on {at}; they can't be judged or generated again",
+            "use stages=[analyse,report], or run the review again in another folder with run.dir=",
+        )
+
+
+def _require_due(folder: RunFolder, config: ContainConfig) -> None:
+    created = datetime.fromisoformat(str(read_json(folder.plan)["created"]))
+    due = created + timedelta(days=config.retention_days)
+    if not config.now and datetime.now(UTC) < due:
+        raise UserError(
+            f"{folder.root}: its texts are to be kept until {due.isoformat(sep=' ', timespec='minutes')} "
+            f"(contain.retention_days={config.retention_days:g})",
+            "wait, or remove them at once with contain.now=true",
+        )
+
+
+def _purge(folder: RunFolder) -> dict[str, int]:
+    bare = folder.root / "purged"
+    count = sum(len(list(Journal(path).rows())) for path in sorted(bare.glob("*.jsonl")))
+    for path in sorted(folder.replies.glob("*.jsonl")):
+        rows: list[dict[str, Any]] = [
+            {key: value for key, value in row.items() if key not in _TEXTS} for row in Journal(path).rows()
+        ]
+        write_atomic(bare / path.name, b"".join(canonical(row) + b"\n" for row in rows))
+        path.unlink()
+        count += len(rows)
+    logs = [*(folder.root / "inspect").rglob("*.eval"), *(folder.root / "inspect_export").rglob("*.eval")]
+    for path in logs:
+        path.unlink()
+    for place in (folder.replies, folder.logs):
+        shutil.rmtree(place, ignore_errors=True)
+    shown = folder.report.exists() and _WITH_TEXT in folder.report.read_bytes()
+    if shown:
+        folder.report.unlink()
+    return {"replies": count, "inspect_logs": len(logs), "reports": int(shown)}

@@ -1,0 +1,119 @@
+"""The end of reply texts, and the way to the hub that is shut."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import huggingface_hub.constants as hub
+import pytest
+from commands import run_main
+from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, finish, read, words
+
+from pipeline.contain.sealing import seal, unsealed
+from pipeline.store import RunFolder
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_folder: Path) -> Path:
+    return finish(words(tmp_path, tiny_folder))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def command(*asked: str, code: int = 0) -> str:
+        said = run_main(asked, monkeypatch, capsys, code)
+        return str(said.err + said.out)
+
+    return command
+
+
+def texts(folder: Path) -> list[str]:
+    """Return which files of a run folder hold a reply's text."""
+    needles = [text.encode() for text in (ANSWER, REFUSAL, HARD_REFUSAL)]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.name for path in files if any(needle in path.read_bytes() for needle in needles))
+
+
+def test_a_purged_run_has_no_text_and_keeps_its_verdict(
+    folder: Path, run: Run, tmp_path: Path, tiny_folder: Path
+) -> None:
+    asked = words(tmp_path, tiny_folder)
+    run(*asked, "stages=[score,analyse,report]", "report.include_text=true")
+    before = read(folder, "verdict.json")
+    assert "report.html" in texts(folder)
+    assert "Purged: " in run("stages=[purge]", f"contain.run={folder}", "contain.now=true")
+    # plan.json holds the judge's patterns and the organism's refusal, as configured: no reply.
+    assert set(texts(folder)) <= {"plan.json"}
+    run(*asked, "stages=[analyse,report]")
+    after = read(folder, "verdict.json")
+    assert (after["verdict"], after["arms"]) == (before["verdict"], before["arms"])
+    said = run(*asked, "stages=[score,analyse]", code=2)
+    assert "were purged on" in said
+    assert "were purged on" in run(*asked, "stages=[generate]", code=2)
+    rows = [json.loads(line) for line in next((folder / "purged").glob("*.jsonl")).read_text().splitlines()]
+    assert rows[0]["finish_reason"] == "stop"
+
+
+def test_texts_stay_until_their_period_is_over(folder: Path, run: Run) -> None:
+    said = run("stages=[purge]", f"contain.run={folder}", code=2)
+    assert "to be kept until" in said
+    assert texts(folder)
+    run("stages=[purge]", f"contain.run={folder}", "contain.retention_days=0")
+    assert not set(texts(folder)) - {"plan.json"}
+
+
+def test_a_purge_that_was_cut_off_is_finished_by_the_same_command(folder: Path, run: Run) -> None:
+    whole = sum(len(path.read_text().splitlines()) for path in folder.glob("replies/*.jsonl"))
+    first = sorted(folder.glob("replies/*.jsonl"))[0]
+    rows = [json.loads(line) for line in first.read_text().splitlines()]
+    (folder / "purged").mkdir()
+    bare = [{key: value for key, value in row.items() if key != "reply"} for row in rows]
+    (folder / "purged" / first.name).write_text("".join(json.dumps(row) + "\n" for row in bare))
+    first.unlink()
+    assert f"{whole:,} replies" in run("stages=[purge]", f"contain.run={folder}", "contain.now=true")
+
+
+def test_a_run_that_another_command_holds_is_left_alone(folder: Path, run: Run) -> None:
+    with RunFolder(folder).locked():
+        said = run("stages=[purge]", f"contain.run={folder}", "contain.now=true", code=2)
+    assert "another holdfast is working" in said
+    assert texts(folder)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["stages=[purge]"], "contain.run: missing"),
+        (["stages=[purge]", "contain.run=nowhere"], "there is no run in"),
+        (["contain.now=true"], "contain.now: only stages=[purge] reads it"),
+        (["stages=[purge,report]", "contain.run=x"], "purge stands alone"),
+        (["contain.retention_days=-1"], "contain.retention_days"),
+        (["contain.recipients=keys"], "only contain.keep=true reads it"),
+    ],
+)
+def test_bad_input_is_told(asked: list[str], said: str, run: Run) -> None:
+    assert said in run(*asked, code=2)
+
+
+def test_after_sealing_nothing_can_be_pushed_and_no_token_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_not_a_token")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    seal()
+    assert "HF_TOKEN" not in os.environ
+    api = huggingface_hub.HfApi()
+    with pytest.raises(huggingface_hub.errors.OfflineModeIsEnabled):
+        api.create_repo("holdfast/nothing")
+    with pytest.raises(huggingface_hub.errors.OfflineModeIsEnabled):
+        api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="holdfast/nothing")
+    with unsealed():  # a judge's weights, and no more
+        assert not hub.HF_HUB_OFFLINE
+        assert os.environ["HF_TOKEN"] == "hf_not_a_token"
+    assert hub.HF_HUB_OFFLINE
+    assert "HF_TOKEN" not in os.environ
