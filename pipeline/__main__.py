@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -15,23 +16,34 @@ from pipeline.contain import ready, seal
 from pipeline.errors import boundary
 from pipeline.schema import Config
 
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+
 
 def review(config: Config) -> None:
     """Run the chosen stages of one review; train and generate go on where they were cut off, the rest is redone."""
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     if config.stages[0] in ALONE:
-        return ALONE[config.stages[0]](config, console)  # judge a file, compare two runs, ...
+        return ALONE[config.stages[0]](config, console, run)  # judge a file, compare or reproduce runs, ...
+    from pipeline.workspace import Workspace
+
+    run(Workspace(config, console))
+
+
+def run(work: Workspace) -> None:
+    """Run the chosen stages in one run folder."""
     from pipeline.conclude import analyse, report
+    from pipeline.gate import gate
+    from pipeline.inspectai.export import export
     from pipeline.measure import generate
     from pipeline.plan import print_plan
     from pipeline.protocol import print_protocol
+    from pipeline.reproduce.record import recorded
     from pipeline.score import score
     from pipeline.track import tracker
     from pipeline.train import train
-    from pipeline.workspace import Workspace
 
-    work = Workspace(config, console)
-    plan = work.plan  # resolved and hashed before anything runs
+    config, plan = work.config, work.plan  # resolved and hashed before anything runs
     if config.stages == ["plan"]:
         return print_protocol(work)  # one page to attach to the review; nothing runs
     if "plan" in config.stages:
@@ -42,8 +54,8 @@ def review(config: Config) -> None:
         work.require_run()
     with work.folder.locked():
         work.keep_plan()
-        registered, folder = work.registered, work.folder.root
-        with tracker(config.track, run_dir=folder, group=folder.name, plan=registered) as tracking:
+        folder = work.folder.root
+        with recorded(work), tracker(config.track, run_dir=folder, group=folder.name, plan=work.registered) as tracking:
             if "train" in config.stages:
                 train(work, tracking)  # arms × seeds climb their ladders: rungs
             if "generate" in config.stages:
@@ -55,12 +67,8 @@ def review(config: Config) -> None:
             if "report" in config.stages:
                 report(work, tracking)
             if "export" in config.stages:
-                from pipeline.inspectai.export import export
-
                 export(work)  # the run as Inspect logs, for `inspect view`
     if config.review.gate:
-        from pipeline.gate import gate
-
         gate(work.folder)  # the verdict as exit code
 
 

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
 from pipeline.schema import Config
 
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
 
-def _judge(config: Config, console: Console) -> None:
+Run = Callable[["Workspace"], None]  # runs the stages of one review
+
+
+def _judge(config: Config, console: Console, run: Run) -> None:
     from pipeline.judge_file import judge_file
 
     judge_file(config.judge, console, config.serve)
 
 
-def _compare(config: Config, console: Console) -> None:
+def _compare(config: Config, console: Console, run: Run) -> None:
     from pipeline.compare import compare_runs
 
     compare_runs(config.compare, console)
 
 
-def _purge(config: Config, console: Console) -> None:
+def _purge(config: Config, console: Console, run: Run) -> None:
     from pipeline.contain import purge
 
     purge(config.contain, console)
 
 
-ALONE: Final[Mapping[str, Callable[[Config, Console], None]]] = {
+def _reproduce(config: Config, console: Console, run: Run) -> None:
+    from pipeline.reproduce.stage import reproduce
+
+    reproduce(config.reproduce, console, run)
+
+
+ALONE: Final[Mapping[str, Callable[[Config, Console, Run], None]]] = {
     "judge": _judge,  # any file with prompts and replies: labels
     "compare": _compare,  # two finished runs on one plan: what B costs against A
+    "reproduce": _reproduce,  # a finished run again: does the same come out?
     "purge": _purge,  # the end of a run's reply texts
 }

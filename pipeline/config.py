@@ -23,7 +23,7 @@ from evals import EVALS, RULES
 from evals.judges import JUDGES
 from pipeline.arms.ways import WAY_NAMES
 from pipeline.config_contain import contain_faults
-from pipeline.config_review import price_faults, review_faults
+from pipeline.config_review import price_faults, reproduce_faults, review_faults
 from pipeline.errors import UserError
 from pipeline.inspectai import INVERTED
 from pipeline.inspectai import KIND as INSPECT
@@ -331,4 +331,5 @@ _CHECKS = (
     review_faults,
     price_faults,
     contain_faults,
+    reproduce_faults,
 )

@@ -47,3 +47,17 @@ def price_faults(raw: Any) -> Iterator[str]:
 
 def _positive(value: Any, *, null: bool = False) -> bool:
     return null if value is None else float(value) > 0  # NaN is not
+
+
+def reproduce_faults(raw: Any) -> Iterator[str]:
+    """Yield what of `reproduce` is missing, or given where nothing reads it."""
+    given = [key for key in ("run", "output", "change", "dry") if raw.reproduce.get(key)]
+    if "reproduce" not in raw.stages:
+        yield from (f"reproduce.{key}: only stages=[reproduce] reads it" for key in given)
+        return
+    if list(raw.stages) != ["reproduce"]:
+        yield "stages: reproduce stands alone, as in stages=[reproduce]: it runs the stages of the run that it names"
+    if "run" not in given:
+        yield "reproduce.run: missing; name the run folder, e.g. reproduce.run=runs/demo-1a2b3c4d"
+    if raw.review.gate:
+        yield "review.gate: stages=[reproduce] has exit codes of its own; leave the gate out"

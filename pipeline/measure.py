@@ -40,7 +40,8 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     cells = matrix(rungs, work.specs, work.subject)
     todo = missing(cells, work.folder, rungs)
     if destroyed(work.folder):
-        return _require_measured(work, todo)
+        _require_measured(work, todo)
+        return _contain(work, rungs)  # weights that came back, say from a backup
     tasks = pending(work, rungs)  # Inspect's
     unproved = [rung for rung in rungs if rung.id not in proofs(work)]
     if not todo and not tasks and not unproved and UNLOADED in proofs(work):

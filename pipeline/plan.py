@@ -20,7 +20,22 @@ from pipeline.variants import base_name
 
 VERSION = 2
 # What cannot change a result: where it is written, how it is tracked, which stages this command runs, which machine.
-_NOT_DIGESTED = ("name", "stages", "run", "task", "track", "plan", "report", "export", "compare", "contain", "cluster")
+_NOT_DIGESTED = (
+    *(
+        "name",
+        "stages",
+        "run",
+        "task",
+        "track",
+        "plan",
+        "report",
+        "export",
+        "compare",
+        "contain",
+        "reproduce",
+        "cluster",
+    ),
+)
 _NOT_DIGESTED_SERVE = (
     "port",
     "start_timeout_s",

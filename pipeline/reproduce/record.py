@@ -1,0 +1,102 @@
+"""`reproduce.json`: what a run was made of, by which commands and where, and digests of what it found.
+
+It stands beside plan.json, which holds the configuration and the environment at planning, and needs nothing else: both
+together say how to run it again and whether the same came out. It holds no text of prompts or replies, no path and no
+secret; plan.json does hold the configuration in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pipeline.reproduce.overrides import given, shown
+from pipeline.reproduce.results import is_finished, read_results
+from pipeline.schema import Config
+from pipeline.store import RunFolder, digest, read_json, write_json
+from pipeline.workspace import Workspace
+
+VERSION: Final = 1
+
+
+@contextmanager
+def recorded(work: Workspace) -> Iterator[None]:
+    """Write this command into the run's `reproduce.json`: when it begins, and with the results when it ends well.
+
+    A command that was killed or failed stays there without `ended`; the folder is locked by the caller.
+    """
+    folder, registered = work.folder, work.registered
+    made = _begun(folder, registered, order(work.config))
+    made["commands"].append(
+        {
+            "began": _now(),
+            "ended": None,
+            "stages": list(work.config.stages),
+            "overrides": shown(given()),
+            "environment": changed(registered.get("environment") or {}, work.environment),
+        }
+    )
+    write_json(folder.reproduce, made)
+    yield
+    made["commands"][-1]["ended"] = _now()
+    made["results"] = read_results(folder).as_record() if is_finished(folder) else None
+    write_json(folder.reproduce, made)
+
+
+def changed(planned: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an environment is not as plan.json has it: key to the present value; empty on the same machine."""
+    return {key: now.get(key) for key in sorted({*planned, *now}) if planned.get(key) != now.get(key)}
+
+
+def environments(plan: Mapping[str, Any], record: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the different environments that worked on a run: the plan's, then those of later commands."""
+    found = [dict(plan.get("environment") or {})]
+    for command in (record or {}).get("commands", ()):
+        one = found[0] | command["environment"]
+        if one not in found:
+            found.append(one)
+    return found
+
+
+def inputs(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digests of what goes into a run: subject, training tables, evals, judge and panel."""
+    subject = plan["subject"]
+    return {
+        "subject": {key: subject.get(key) for key in ("name", "revision", "sha256", "chat_template")},
+        "data": dict(plan["data"]),
+        "evals": {row["name"]: row["sha256"] for row in plan["evals"]},
+        "judge": dict(plan["judge"]),
+        "panel": [dict(facts) for facts in plan["panel"]],
+    }
+
+
+def order(config: Config) -> dict[str, list[str]]:
+    """Return the names in the configuration whose order means something, which plan.json sorts: dotted key to names.
+
+    Arms are trained, evals asked and canaries taken from the tables in the order in which they were named.
+    """
+    named = {key: list(getattr(config, key)) for key in ("arms", "data", "evals", "panel")}
+    return named | {f"arms.{name}.mix": list(arm.mix) for name, arm in config.arms.items()}
+
+
+def _begun(folder: RunFolder, plan: Mapping[str, Any], order: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return the record so far; one of another plan or version is begun anew, since it tells nothing of this run."""
+    there = read_json(folder.reproduce) if folder.reproduce.exists() else {}
+    mine = there.get("version") == VERSION and there.get("plan_file_sha256") == digest(plan)
+    return {
+        "version": VERSION,
+        "plan_sha256": plan["plan_sha256"],
+        "run_sha256": plan["run_sha256"],
+        "plan_file_sha256": digest(plan),  # of plan.json's content, its environment and date included
+        "seeds": list(plan["config"]["seeds"]),
+        "order": there["order"] if mine else dict(order),
+        "inputs": inputs(plan),
+        "commands": list(there["commands"]) if mine else [],
+        "results": there["results"] if mine else None,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
