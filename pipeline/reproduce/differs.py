@@ -1,6 +1,7 @@
 """Did another run find the same? Adapters, replies, labels, curves, collapse, verdict: what differs. Pure.
 
-Reproduced *exactly*: the same plan, and everything but times and money is the same to the last bit. Reproduced
+Reproduced *exactly*: the same plan, and adapters, replies, labels and every estimate of the curves are the same to the
+last bit, as are the verdict's words and steps; times and money are only told as ratios. Reproduced
 *within its intervals*: the same verdict, of each arm too; each arm collapses (or is censored) as before, at a step
 between those of the run's own seeds; every estimate lies in the interval that the run gave for it. Anything else is
 *not reproduced*.

@@ -30,7 +30,8 @@ class Results:
     `adapters` is rung to the SHA-256 of its file. `replies` and `labels` are the count and digest of each rung and
     eval. `curves_sha256` covers every point's estimates, `verdict` holds words and steps. `spent` is what it took,
     `collapse` what each arm's collapse costs, both by unit; None is not known. `otherwise` names what decided the
-    verdict and is not as registered. The three last are None where only the record is there, without the run's files.
+    verdict and is not as registered; "outcomes": they are labelled by another judge than the verdict's. The three
+    last are None where only the record is there, without the run's files.
     """
 
     adapters: Mapping[str, str]
@@ -101,7 +102,7 @@ def read_results(folder: RunFolder, *, weigh: bool = False) -> Results:
         tuple(point[key] for key in POINT): {key: point[key] for key in (*ESTIMATE, "difference", "retention")}
         for point in curves["points"]
     }
-    budget = verdict["budget"]
+    budget, judged = verdict["budget"], verdict["judge"]["version"]
     return Results(
         adapters=_adapters(folder, weigh=weigh),
         replies=_grouped(each_reply),
@@ -111,7 +112,7 @@ def read_results(folder: RunFolder, *, weigh: bool = False) -> Results:
         verdict=facts(verdict),
         spent={unit: budget[unit]["spent"] for unit in ("device_seconds", "flops", "usd")},
         collapse={arm: _price(entry) for arm, entry in verdict["arms"].items()},
-        otherwise=tuple(deciding(verdict.get("post_hoc") or {})),
+        otherwise=(*deciding(verdict.get("post_hoc") or {}), *(["outcomes"] if judge != judged else [])),
         each_reply=each_reply,
         each_label=each_label,
         points=points,

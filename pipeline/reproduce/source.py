@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import UserError
 from pipeline.plan import VERSION, differences, digested_config
+from pipeline.reproduce.record import VERSION as RECORD_VERSION
 from pipeline.reproduce.record import environments
 from pipeline.reproduce.results import Results, from_record, is_finished, read_results
 from pipeline.schema import REVIEW_STAGES, Config, ExportConfig, PlanConfig, ReportConfig, RunConfig, TrackConfig
@@ -69,6 +70,12 @@ def _check_record(folder: RunFolder, plan: Mapping[str, Any], record: Mapping[st
         raise UserError(
             f"{folder.plan} was written by another Holdfast (version {plan.get('version')!r}, here {VERSION!r})",
             f"run it with the Holdfast that wrote it: revision {(plan.get('environment') or {}).get('revision')}",
+        )
+    if record is not None and record.get("version") != RECORD_VERSION:
+        raise UserError(
+            f"{folder.reproduce} was written by another Holdfast (version {record.get('version')!r}, here "
+            f"{RECORD_VERSION!r})",
+            f"{AGAIN}: it is then written anew",
         )
     if record is not None and record.get("plan_file_sha256") != digest(plan):
         raise UserError(

@@ -16,7 +16,9 @@ import pytest
 from commands import run_main
 from finished_run import ANSWER, HARD_REFUSAL, finish, read, text, words
 
+from pipeline.errors import UserError
 from pipeline.records import Rung
+from pipeline.reproduce.stage import check_inputs
 from pipeline.store import Journal
 
 Run = Callable[..., str]
@@ -194,6 +196,19 @@ def test_a_missing_and_a_changed_table_are_named(again: Run, place: Path, master
     assert not (place / "run-again").exists()
 
 
+def test_another_subject_is_refused_but_the_organism_is_known_by_its_recipe(place: Path) -> None:
+    plan = read(place / "run", "plan.json")
+    other = {**plan, "subject": {**plan["subject"], "sha256": "00"}}
+    check_inputs(plan, plan)
+    with pytest.raises(UserError, match="subject: its weights, tokenizer or template are not the run's"):
+        check_inputs(plan, other)
+    organism = {**plan["config"], "subject": {**plan["config"]["subject"], "path": "organism:"}}
+    check_inputs({**plan, "config": organism}, other)
+    recipe = {**other, "subject": {**other["subject"], "recipe": "another"}}
+    with pytest.raises(UserError, match="subject"):
+        check_inputs({**plan, "config": organism}, recipe)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -214,11 +229,18 @@ def test_a_run_that_was_changed_since_is_not_taken_for_what_it_was(again: Run, p
     assert "was changed since its reproduce.json was written (replies.base." in said
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ((SCORE, "review.refusal_threshold=0.3"), "review.refusal_threshold"),
+        (("stages=[score]", "judge=local"), "outcomes"),  # the verdict still rests on the other judge
+    ],
+)
 def test_a_verdict_that_is_not_as_registered_is_refused(
-    again: Run, place: Path, master: Path, tiny_folder: Path, command: Run
+    again: Run, place: Path, master: Path, tiny_folder: Path, command: Run, overrides: tuple[str, ...], told: str
 ) -> None:
-    command(*words(master, tiny_folder), f"run.dir={place / 'run'}", SCORE, "review.refusal_threshold=0.3")
-    assert "is not read as registered (review.refusal_threshold)" in again(filled=False, code=2)
+    command(*words(master, tiny_folder), f"run.dir={place / 'run'}", *overrides)
+    assert f"is not read as registered ({told})" in again(filled=False, code=2)
 
 
 @pytest.mark.parametrize(
