@@ -192,6 +192,10 @@ class Ledger:
             price(seconds, self.config),
         )
 
+    def attempts(self) -> list[dict[str, Any]]:
+        """Return every attempt by its last row, in the order in which they began."""
+        return [dict(row) for row in self._attempts.values()]
+
     def ending(self, stage: str, arm: str, seed: int) -> str | None:
         """Return why a finished piece of work ended (the `detail` of its attempt), None while it is unfinished."""
         for key, row in self._attempts.items():

@@ -143,6 +143,7 @@ def report(work: Workspace, tracker: Tracker) -> None:
         judges=read_json(folder.judges) if folder.judges.exists() else {},
         points=read_json(folder.curves)["points"],
         ledger=work.ledger.summary(),
+        attempts=work.ledger.attempts(),
         controls=[proof.as_dict() | {"role": roles.get(name, "control")} for name, proof in proofs(work).items()],
         examples=examples(work, _outcomes(work), verdict) if work.config.report.include_text else None,
     )

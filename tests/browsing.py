@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,9 +43,28 @@ def show(driver: Any, page: Path, *, width: int, scheme: str) -> Any:
     """Open a file at a width in CSS pixels, light or dark, with empty logs; return the browser."""
     metrics = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     driver.get_log("browser")
     driver.get_log("performance")
     driver.get(page.as_uri())
     return driver
+
+
+def whole(driver: Any) -> bytes:
+    """Return a picture (PNG) of the whole page, from top to bottom, once its figures are drawn."""
+    settle(driver)
+    return base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})["data"])
+
+
+def printed(driver: Any) -> bytes:
+    """Return the page as the PDF that the browser prints it to, on the page's own paper."""
+    settle(driver)
+    options = {"preferCSSPageSize": True, "printBackground": False}
+    return base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", options)["data"])
+
+
+def settle(driver: Any) -> None:
+    """Wait until the figures are drawn for this width: they are drawn again 80 ms after it is known."""
+    time.sleep(0.4)

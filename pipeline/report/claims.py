@@ -215,15 +215,24 @@ def not_measured(run: ReportData) -> list[str]:
 
 
 def _missing_rungs(run: ReportData, task: Mapping[str, Any]) -> list[str]:
+    """Say which planned rungs have no data: nothing at all, or, where the plan asks for refusal, no refusal."""
     arm, seed = str(task.get("arm")), task.get("seed")
-    measured_steps = {int(p["step"]) for p in run.curve(arm, "refusal", seed) if has_value(p)}
+    mine = [p for p in run.points if p.get("arm") == arm and p.get("seed") == seed and has_value(p)]
     planned = [int(step) for step in task.get("rungs") or []]
-    missing = [step for step in planned if step not in measured_steps]
-    if not missing:
-        return []
-    if len(missing) == len(planned):
-        return [f"{arm}, seed {seed}: not measured at all"]
-    return [f"{arm}, seed {seed}: planned rungs without data: step {', '.join(map(str, missing))}"]
+    wanted = {"": {int(p["step"]) for p in mine}}
+    refusal = run.metric("refusal")
+    if any(p.get("metric") == refusal for p in run.points):
+        wanted["refusal "] = {int(p["step"]) for p in mine if p.get("metric") == refusal}
+    lines = []
+    told: set[int] = set()
+    for what, measured_steps in wanted.items():
+        missing = [step for step in planned if step not in measured_steps and step not in told]
+        told |= set(missing)
+        if missing and len(missing) == len(planned):
+            lines.append(f"{arm}, seed {seed}: {what}not measured at all")
+        elif missing:
+            lines.append(f"{arm}, seed {seed}: planned rungs without {what}data: step {', '.join(map(str, missing))}")
+    return lines
 
 
 def _short_points(run: ReportData) -> list[str]:
@@ -258,10 +267,15 @@ def subject_facts(run: ReportData) -> list[tuple[str, str]]:
         ("revision", _word(subject.get("revision"))),
         ("parameters", quantity(subject.get("parameters"))),
         ("weights, sha256", _word(subject.get("sha256"))),
-        ("plan, sha256", _word(run.plan.get("plan_sha256") or run.verdict.get("plan_sha256"))),
+        ("plan, sha256", plan_digest(run)),
         ("what can change a reply, sha256", _word(run.plan.get("run_sha256") or run.verdict.get("run_sha256"))),
         ("plan made", _word(run.plan.get("created"))),
     ]
+
+
+def plan_digest(run: ReportData) -> str:
+    """Return the digest of the plan as registered."""
+    return _word(run.plan.get("plan_sha256") or run.verdict.get("plan_sha256"))
 
 
 def eval_rows(run: ReportData) -> list[tuple[str, str, str, str]]:

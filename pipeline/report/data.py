@@ -37,6 +37,7 @@ class ReportData:
         ledger: `Ledger.summary()`: cap and spent of device_seconds, usd, flops; by_stage; attempts by status.
         controls: a row per proven rung or control. Only the keys in `view.CONTROL_COLUMNS` are shown.
         judges: `judges.json`; empty where there is none.
+        attempts: the ledger's attempts, each by its last row (`Ledger.attempts`); empty draws no burn-down.
         examples: a few prompts and replies as text; None (as always, but by `report.include_text`) shows none.
     """
 
@@ -46,6 +47,7 @@ class ReportData:
     ledger: dict[str, Any] = field(default_factory=dict)
     controls: list[dict[str, Any]] = field(default_factory=list)
     judges: dict[str, Any] = field(default_factory=dict)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
     examples: list[Example] | None = None
 
     def arms(self) -> list[str]:
@@ -89,6 +91,11 @@ class ReportData:
             and (point.get("kind") or "") == kind
         ]
         return sorted(found, key=lambda point: int(point.get("step") or 0))
+
+    def measures(self, slot: str) -> bool:
+        """Say whether a slot's metric has a value at any rung."""
+        metric = self.metric(slot)
+        return any(point.get("metric") == metric and has_value(point) for point in self.points)
 
     def kinds(self, slot: str) -> list[str]:
         """Return the kinds in which a metric was measured, without "" (all)."""

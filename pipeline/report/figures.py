@@ -1,4 +1,4 @@
-"""The figures: refusal, recovered secrets and capability against dose, and capability against refusal."""
+"""The figures: refusal, recovered secrets, capability and over-refusal against dose, and capability against refusal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from pipeline.report.data import ReportData, has_value, number, quantity
+from pipeline.report.data import ReportData, has_value, number, quantity, share
 from pipeline.report.ink import (
     DASHES,
     DODGE,
@@ -20,18 +20,19 @@ from pipeline.report.ink import (
     hover,
     say_no_data,
 )
-from pipeline.report.path import path_figure
-from pipeline.report.ways import depth_figure
+from pipeline.report.path import partings, path_figure
+from pipeline.report.ways import DEPTH_TITLE, depth_figure
 
 TITLES: Final = {
     "refusal": "Refusal: restricted requests refused",
     "recovered": "Recovered: held-out secrets given",
     "capability": "Capability: ordinary tasks right",
+    "over_refusal": "Over-refusal: harmless look-alikes refused",
 }
 
 
 def figures(run: ReportData) -> dict[str, go.Figure]:
-    """Return the figures by name: `refusal`, `recovered`, `capability` (each against dose), `path`, maybe `depth`.
+    """Return the figures by name: those of `TITLES` (each against dose), `path`, maybe `depth`.
 
     A metric without data gives a figure that says so; it is never drawn as 0. `depth` is drawn where the plan asks
     with the reply begun.
@@ -39,6 +40,27 @@ def figures(run: ReportData) -> dict[str, go.Figure]:
     drawn = {**{metric: _dose_figure(run, metric) for metric in TITLES}, "path": path_figure(run)}
     depth = depth_figure(run)
     return drawn if depth is None else {**drawn, "depth": depth}
+
+
+def words(run: ReportData) -> dict[str, str]:
+    """Return what each figure shows in a sentence, for those who cannot see it; the numbers stand in a table."""
+    said = {metric: f"{title}. {_ends(run, metric)}" for metric, title in TITLES.items()}
+    said["path"] = " ".join(f"{arm}: {sentence}" for arm, _, sentence in partings(run)) or "No data."
+    said["depth"] = f"{DEPTH_TITLE}. The numbers stand in the table below."
+    return said
+
+
+def _ends(run: ReportData, metric: str) -> str:
+    """Return each arm's first and last value of a metric, and the step of its collapse."""
+    parts = []
+    for arm in run.arms():
+        points = [point for point in run.curve(arm, metric) if has_value(point)]
+        if points:
+            step = collapse_step(run, arm)
+            ring = "" if step is None else f", collapse at step {step}"
+            last = f"{share(points[-1]['value'])} at step {points[-1]['step']}"
+            parts.append(f"{arm}: {share(points[0]['value'])} at step {points[0]['step']}, {last}{ring}")
+    return "; ".join(parts) + "." if parts else "No data."
 
 
 def _dose_figure(run: ReportData, metric: str) -> go.Figure:
@@ -97,6 +119,7 @@ def _pooled_trace(run: ReportData, arm: str, metric: str, points: list[dict[str,
         marker={"color": ink, "size": 8, "symbol": SYMBOLS[index % len(SYMBOLS)]},
         legendgroup=name,
         name=name,
+        cliponaxis=False,
         text=[hover(arm, metric, point) for point in points],
         hovertemplate="%{text}<extra></extra>",
     )
@@ -160,6 +183,7 @@ def _mark_collapse(figure: go.Figure, run: ReportData, metric: str, axis: DoseAx
                     "color": colour(run, arm),
                     "line": {"width": 1.75},
                 },
+                cliponaxis=False,
                 name=f"{html.escape(arm)}: collapse at step {step}",
                 legendgroup=html.escape(arm),
                 showlegend=False,

@@ -3,19 +3,21 @@
 (() => {
   const specs = JSON.parse(document.getElementById("figure-data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const GREY = "#767676", PAPER_WIDTH = 660;
+  const GREY = "#767676", PAPER_WIDTH = 660, PAPER_HALF = 318; // CSS pixels of A4 less its margins
   const BLUE = "#0072B2", BLUE_ON_DARK = "#3d9bdc"; // the palette's blue is too dim on a dark page
 
   function drawn(layout, node, paper) {
     const themed = coloured(layout, inkOf(paper), paper);
-    const narrow = !paper && node.clientWidth < 480;
+    const wide = node.closest("figure").classList.contains("wide");
+    const width = paper ? (wide ? PAPER_WIDTH : PAPER_HALF) : node.clientWidth;
+    const narrow = width < 480;
     delete themed.title; // it stands above in the page's own type, where it can wrap
     themed.margin.t = 30;
     themed.height -= 32;
-    themed.width = paper ? PAPER_WIDTH : node.clientWidth;
+    themed.width = width;
     if (narrow) {
-      themed.height = 330;
-      themed.margin = { l: node.dataset.figure === "path" ? 50 : 38, r: 6, t: 28, b: 46 };
+      themed.height = paper ? 270 : wide ? 380 : 330;
+      themed.margin = { l: wide ? 50 : 38, r: 6, t: 28, b: 46 };
       themed.font.size = 11;
       themed.legend.font.size = 11;
       const title = themed.xaxis.title;
@@ -49,7 +51,8 @@
   resized.observe(document.querySelector(".figures"));
   addEventListener("beforeprint", () => {
     paper = true;
-    opened = [...document.querySelectorAll("#verdict details:not([open])")]; // the reasons belong on paper
+    // Text that was asked for stays closed, and tables that would fill many pages (they are in the run's files).
+    opened = [...document.querySelectorAll("details:not([open]):not(.held)")].filter((d) => d.querySelectorAll("tr").length <= 100);
     for (const node of opened) node.open = true;
     draw(true);
   });

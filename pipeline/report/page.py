@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.examples import Example
-from pipeline.report import claims, judges, prices, scaled, view, ways
+from pipeline.report import burn, claims, evidence, judges, panels, path, prices, scaled, scope, staircase, view, ways
 from pipeline.report.data import ReportData, quantity, short_digest
-from pipeline.report.figures import figures
+from pipeline.report.figures import figures, words
 from pipeline.report.shell import page_parts, template
 from pipeline.store import write_atomic
 
 # Who asked for the review and why, as they stand at the head.
 PARTIES: Final = {"owner": "the model's owner", "reviewer": "reviewer", "purpose": "purpose"}
+NOT_NAMED: Final = "not named"  # the organism needs nobody; for any other subject the plan is refused without
 # What a caption adds to a figure; the figure's own axis says what is drawn.
 CAPTIONS: Final = {
     "refusal": "Refusal against dose. Markers pool the seeds, bars are their intervals, thin lines are "
@@ -23,20 +24,22 @@ CAPTIONS: Final = {
     "recovered": "Held-out secrets recovered: answers that the fine-tune never showed. What comes back was "
     "there before.",
     "capability": "Capability on ordinary tasks. Below the dashed line the model counts as damaged, not as stripped.",
-    "path": "Where ability and refusal part: each arm's path from rung 0, with the steps beside it. "
-    "The shaded corner is collapse; the upright axis does not begin at 0.",
+    "over_refusal": "Harmless requests that look restricted, and were refused. High at rung 0 means that refusals cost "
+    "ordinary users; a fall with the dose is what a loss of refusals looks like here.",
+    "path": "Where ability and refusal part: each arm's path from rung 0 (right) along its arrows, with the steps "
+    "beside it and the intervals as thin strokes. The shaded corner is collapse; the upright axis does not begin at 0.",
     "depth": "Refusal when the first tokens of a compliant reply are already written. A refusal that sits in the first "
     "tokens alone falls at once, with no fine-tune. An arm's lines grow stronger with its dose.",
 }
 
 
-def write_report(run: ReportData, path: Path) -> None:
+def write_report(run: ReportData, place: Path) -> None:
     """Write the report as one HTML file that opens offline (about 5 MB, most of it plotly.js); atomic.
 
     Raises:
         OSError: the file could not be written; an older report is left as it was.
     """
-    write_atomic(path, render(run))
+    write_atomic(place, render(run))
 
 
 def render(run: ReportData) -> str:
@@ -49,6 +52,13 @@ def render(run: ReportData) -> str:
         ways=ways,
         prices=prices,
         scaled=scaled,
+        scope=scope,
+        evidence=evidence,
+        staircase=staircase,
+        panels=panels,
+        burn=burn,
+        path=path,
+        told=words(run),
         examples=_by_place(run.examples or []),
         word=view.verdict_word(run),
         sentence=view.sentence(run),
@@ -67,7 +77,7 @@ def _head(run: ReportData) -> dict[str, Any]:
         str(run.plan.get("name") or ""),
         f"{len(arms)} arm{'' if len(arms) == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'} each",
         f"plan {short_digest(run.plan.get('plan_sha256') or run.verdict.get('plan_sha256'), 8)}",
-        str(run.plan.get("created") or ""),
+        f"registered {run.plan['created']}" if run.plan.get("created") else "",
     ]
     subject = run.plan.get("subject") or {}
     told = run.verdict.get("review") or {}
@@ -75,7 +85,7 @@ def _head(run: ReportData) -> dict[str, Any]:
         "subject": str(subject.get("name") or "unnamed subject"),
         "meta": " · ".join(part for part in parts if part),
         "parameters": quantity(subject.get("parameters")),
-        "parties": [(name, told[key]) for key, name in PARTIES.items() if told.get(key)],
+        "parties": [(name, str(told.get(key) or NOT_NAMED)) for key, name in PARTIES.items()],
     }
 
 

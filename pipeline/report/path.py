@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import math
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from pipeline.report.data import ReportData, has_value, number, share
+from pipeline.report.data import ReportData, has_value, interval, number, quantity, share
 from pipeline.report.ink import (
     DASHES,
     GREY,
@@ -21,59 +23,222 @@ from pipeline.report.ink import (
     hover,
     say_no_data,
 )
+from pipeline.report.view import CENSORED, collapse_of
+
+NEAR: Final = 0.12  # rungs nearer than this, on axes of length 1, share one label
+ARROW_FROM: Final = 0.08  # shorter moves have no arrow
+ROW: Final = 0.085  # of the upright axis: the height of a row of labels above 1, one for each arm
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One rung: its step, and its estimates of refusal and capability as rows of curves.json."""
+
+    step: int
+    refusal: dict[str, Any]
+    capability: dict[str, Any]
+
+    @property
+    def place(self) -> tuple[float, float]:
+        return number(self.refusal["value"]), number(self.capability["value"])
 
 
 def path_figure(run: ReportData) -> go.Figure:
-    """Draw capability against refusal as a path from rung 0 through the rungs, with the steps beside it."""
+    """Draw capability against refusal as a path from rung 0 through the rungs: intervals, steps, arrows."""
     figure = go.Figure()
     _draw_collapse_region(figure, run)
-    for index, arm in enumerate(run.arms()):
-        by_step = {p["step"]: p for p in run.curve(arm, "capability") if has_value(p)}
-        points = [(p, by_step[p["step"]]) for p in run.curve(arm, "refusal") if has_value(p) and p["step"] in by_step]
-        if points:
-            figure.add_trace(_path_trace(run, arm, points, index))
+    paths = {arm: found for arm in run.arms() if (found := _points(run, arm))}
+    low = _floor(paths.values())
+    for arm, points in paths.items():
+        figure.add_traces([_path_trace(run, arm, points), _arrows(run, arm, points, low)])
+        _flag(figure, run, arm, points, low)
     figure.update_layout(
         figure_layout("Capability against refusal, from rung 0 on"),
+        height=440,
         xaxis={
             "title": {"text": "refusal", "font": {"size": 13}},
             "range": [-2 * MARGIN, 1 + 2 * MARGIN],
             "gridcolor": GRID,
         },
     )
-    heights = [y for trace in figure.data for y in trace.y]
-    if heights:
-        low = max(0.0, math.floor(min([*heights, 0.9]) * 10 - 1) / 10)
+    if paths:
         title = {"text": "capability", "standoff": 6, "font": {"size": 13}}
-        figure.update_yaxes(range=[low, 1 + 2 * MARGIN * (1 - low)], tickvals=None, title=title)
+        figure.update_yaxes(
+            range=[low, 1 + ROW * (1 + len(run.arms())) * (1 - low)], tickvals=_upright_ticks(low), title=title
+        )
     else:
         say_no_data(figure)
     return figure
 
 
-def _path_trace(
-    run: ReportData, arm: str, points: list[tuple[dict[str, Any], dict[str, Any]]], index: int
-) -> go.Scatter:
-    ink = colour(run, arm)
-    # Steps are written where the path has moved on; elsewhere labels would lie on one another.
-    labels, last = [], (math.inf, math.inf)
-    for refusal, capability in points:
-        here = (number(refusal["value"]), number(capability["value"]))
-        moved = math.dist(here, last) > 0.06 and (index == 0 or refusal["step"] > 0)  # rung 0 is all arms' own
-        labels.append(str(refusal["step"]) if moved else "")
-        last = here if moved or not refusal["step"] else last
+def _points(run: ReportData, arm: str) -> list[_Point]:
+    by_step = {p["step"]: p for p in run.curve(arm, "capability") if has_value(p)}
+    return [
+        _Point(int(p["step"]), p, by_step[p["step"]])
+        for p in run.curve(arm, "refusal")
+        if has_value(p) and p["step"] in by_step
+    ]
+
+
+def _floor(paths: Any) -> float:
+    """Return where the upright axis begins: a little below the lowest value or limit, in tenths."""
+    heights = [x for points in paths for p in points for x in (p.place[1], number(p.capability.get("low")))]
+    return max(0.0, math.floor(min([x for x in heights if math.isfinite(x)] + [0.9]) * 10 - 0.5) / 10)
+
+
+def _path_trace(run: ReportData, arm: str, points: list[_Point]) -> go.Scatter:
+    index, ink = run.arms().index(arm), colour(run, arm)
     return go.Scatter(
-        x=[number(refusal["value"]) for refusal, _ in points],
-        y=[number(capability["value"]) for _, capability in points],
-        mode="lines+markers+text",
-        text=labels,
-        textposition="bottom right" if index % 2 == 0 else "top left",
-        textfont={"color": ink, "size": 12},
+        x=[p.place[0] for p in points],
+        y=[p.place[1] for p in points],
+        error_x=_error([p.refusal for p in points], ink),
+        error_y=_error([p.capability for p in points], ink),
+        mode="lines+markers",
         line={"color": ink, "width": 2, "dash": DASHES[index % len(DASHES)]},
         marker={"color": ink, "size": 8, "symbol": SYMBOLS[index % len(SYMBOLS)]},
         name=html.escape(arm),
-        customdata=[hover(arm, "refusal", r) + "<br>capability " + share(c["value"]) for r, c in points],
+        legendgroup=html.escape(arm),
+        customdata=[
+            f"{hover(arm, 'refusal', p.refusal)}<br>capability {share(p.place[1])} {interval(p.capability)}"
+            for p in points
+        ],
         hovertemplate="%{customdata}<extra></extra>",
     )
+
+
+def _upright_ticks(low: float) -> list[float]:
+    """Return ticks from the axis's beginning to 1, in steps of 0.05 or, on a long axis, 0.2."""
+    step = 0.05 if low >= 0.6 else 0.2
+    return [round(1 - n * step, 2) for n in range(int((1 - low) / step + 1e-9), -1, -1)]
+
+
+def _flag(figure: go.Figure, run: ReportData, arm: str, points: list[_Point], low: float) -> None:
+    """Write the steps in the arm's own row above the paths, tied to their rungs; beside a rung where that is taken."""
+    index = run.arms().index(arm)
+    row = 1 + (1 - low) * ROW * (0.7 + index)
+    labels = labels_of([(p.step, p.place) for p in points], first=index == 0, tall=1 - low)
+    taken: list[float] = []
+    for point, label in zip(points, labels, strict=True):
+        x, y = point.place
+        if not label:
+            continue
+        free = all(abs(x - other) >= NEAR for other in taken)
+        taken.append(x)
+        side = -1 if x > 0.5 else 1
+        figure.add_annotation(
+            x=x,
+            y=y,
+            text=label,
+            **({"axref": "x", "ayref": "y", "ax": x + side * 0.012, "ay": row} if free else {"ax": 22 * side, "ay": 0}),
+            xanchor="right" if side < 0 else "left",
+            yanchor="middle",
+            showarrow=True,
+            arrowhead=0,
+            arrowwidth=1,
+            arrowcolor=colour(run, arm),
+            standoff=4,
+            font={"size": 12, "color": GREY},
+        )
+
+
+def _error(estimates: list[dict[str, Any]], ink: str) -> dict[str, Any]:
+    """Return plotly's description of the intervals; 0 draws nothing where there is none."""
+
+    def reach(estimate: dict[str, Any], key: str) -> float:
+        found = abs(number(estimate.get(key)) - number(estimate["value"]))
+        return found if math.isfinite(found) else 0.0
+
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [reach(e, "high") for e in estimates],
+        "arrayminus": [reach(e, "low") for e in estimates],
+        "thickness": 1,
+        "width": 0,
+        "color": ink,
+    }
+
+
+def labels_of(points: list[tuple[int, tuple[float, float]]], *, first: bool, tall: float) -> list[str]:
+    """Return a label for each rung: steps of neighbours that stay in one place are told at the first of them.
+
+    Rung 0 is all arms' own: it is told with the first arm alone. `tall` is the height of the upright axis.
+    """
+    groups: list[list[int]] = []
+    for place, (_, (x, y)) in enumerate(points):
+        if groups:
+            x0, y0 = points[groups[-1][0]][1]
+            if math.hypot(x - x0, (y - y0) / tall) < NEAR:
+                groups[-1].append(place)
+                continue
+        groups.append([place])
+    labels = [""] * len(points)
+    for group in groups:
+        steps = [points[place][0] for place in group]
+        if not first and steps[0] == 0:
+            continue
+        labels[group[0]] = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    return labels
+
+
+def _arrows(run: ReportData, arm: str, points: list[_Point], low: float) -> go.Scatter:
+    """Return arrowheads amid the longer moves; the trace passes through all rungs, so that each knows its direction."""
+    xs, ys, sizes = [], [], []
+    for before, after in pairwise(points):
+        (x0, y0), (x1, y1) = before.place, after.place
+        long = math.hypot(x1 - x0, (y1 - y0) / (1 - low)) >= ARROW_FROM
+        xs += [x0, (x0 + x1) / 2]
+        ys += [y0, (y0 + y1) / 2]
+        sizes += [0, 15 if long else 0]
+    return go.Scatter(
+        x=xs,
+        y=ys,
+        mode="markers",
+        marker={
+            "symbol": "arrow",
+            "angleref": "previous",
+            "size": sizes,
+            "color": colour(run, arm),
+            "line": {"width": 0},
+        },
+        name=f"{html.escape(arm)}: direction",
+        legendgroup=html.escape(arm),
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def partings(run: ReportData) -> list[tuple[str, str, str]]:
+    """Say for each arm where ability and refusal part: (arm, its colour, a sentence). Measured arms only."""
+    found = []
+    for arm in run.arms():
+        points = _points(run, arm)
+        if points:
+            found.append((arm, colour(run, arm), _parting(run, arm, points)))
+    return found
+
+
+def _parting(run: ReportData, arm: str, points: list[_Point]) -> str:
+    start, end = points[0], points[-1]
+    step = collapse_of(run, arm).get("step")
+    at = next((p for p in points if p.step == step), None)
+    if at is None:
+        lowest = min(p.place[0] for p in points)
+        return (
+            f"they do not part by step {quantity(end.step)}: collapse was {CENSORED}. "
+            f"Refusal is {share(lowest)} where it is lowest, capability {share(end.place[1])} at the end."
+        )
+    before = points[points.index(at) - 1] if points.index(at) else start
+    text = (
+        f"they part between step {quantity(before.step)} and step {quantity(at.step)}: refusal goes from "
+        f"{share(before.place[0])} to {share(at.place[0])}, capability from {share(before.place[1])} "
+        f"to {share(at.place[1])}."
+    )
+    if end is not at and end.place[1] < capability_floor(run):
+        text += (
+            f" By step {quantity(end.step)} capability is down to {share(end.place[1])}: damaged, not merely stripped."
+        )
+    return text
 
 
 def _draw_collapse_region(figure: go.Figure, run: ReportData) -> None:
@@ -85,7 +250,7 @@ def _draw_collapse_region(figure: go.Figure, run: ReportData) -> None:
         x0=-2 * MARGIN,
         x1=tau,
         y0=floor,
-        y1=1 + MARGIN,
+        y1=1 + MARGIN / 2,
         fillcolor="rgba(128,128,128,0.16)",
         line={"color": GREY, "width": 1.25, "dash": "6px,4px"},
         layer="below",

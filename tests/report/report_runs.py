@@ -117,11 +117,12 @@ def make_plan(arms: tuple[str, ...], seeds: tuple[int, ...]) -> dict[str, Any]:
         "created": "2026-03-02T09:14:55Z",
         "config": {
             "judge": {"kind": "pattern"},
-            "arms": {arm: {"threat": THREATS[arm]} for arm in arms},
+            "arms": {arm: {"threat": THREATS[arm], "way": "lora"} for arm in arms},
+            "budget": {"device_seconds": 600.0, "measure_reserve": 0.5},
         },
         "subject": {
             "name": "organism",
-            "path": "organism:",
+            "organism": sha("recipe"),
             "revision": None,
             "sha256": sha("subject"),
             "parameters": PARAMETERS,
@@ -158,6 +159,25 @@ def make_ledger() -> dict[str, Any]:
         },
         "attempts": {"done": 12, "interrupted": 1},
     }
+
+
+def make_attempts(arms: tuple[str, ...], seeds: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return the ledger's attempts, one of them killed: together they spend what `make_ledger` says."""
+    stages = {name: entry["device_seconds"] for name, entry in make_ledger()["by_stage"].items()}
+    train = [("train", arm, seed, stages["train"] / (len(arms) * len(seeds))) for arm in arms for seed in seeds]
+    rows = [
+        *train,
+        ("generate", "", -1, 20.0),
+        ("generate", "", -1, sum(stages.values()) - stages["train"] - 20.0),
+    ]
+    return [
+        {
+            **{"at": 1000.0 + n, "stage": stage, "arm": arm, "seed": seed, "device": "cpu", "pid": 1, "tokens": 10},
+            **{"attempt": 2 if n == len(rows) - 1 else 1, "device_seconds": seconds, "flops": 1e11},
+            **{"usd": seconds / 3600 * 2.5, "status": "interrupted" if n == len(rows) - 2 else "done"},
+        }
+        for n, (stage, arm, seed, seconds) in enumerate(rows)
+    ]
 
 
 def make_controls(arms: tuple[str, ...], seeds: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -236,6 +256,7 @@ def _measured(arms: tuple[str, ...], seeds: tuple[int, ...]) -> ReportData:
         points=to_json(points, found)["points"],
         ledger=ledger,
         controls=make_controls(arms, seeds),
+        attempts=make_attempts(arms, seeds),
     )
 
 

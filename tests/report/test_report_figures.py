@@ -16,7 +16,7 @@ def trace(figure: object, name: str, mode: str) -> object:
 
 def test_every_figure_is_there_with_all_arms() -> None:
     drawn = figures(make_run())
-    assert list(drawn) == ["refusal", "recovered", "capability", "path"]
+    assert list(drawn) == ["refusal", "recovered", "capability", "over_refusal", "path"]
     for figure in drawn.values():
         assert {"compliance", "mixed", "benign"} <= {t.name for t in figure.data if t.showlegend is not False}
 
@@ -65,8 +65,16 @@ def test_path_goes_from_rung_0_through_the_rungs() -> None:
     path = figures(run)["path"].data[0]
     assert list(path.x) == [p["value"] for p in run.curve("compliance", "refusal")]
     assert list(path.y) == [p["value"] for p in run.curve("compliance", "capability")]
-    assert path.text[0] == "0"
-    assert "8" in path.text
+    labels = {note.text: (note.x, note.y) for note in figures(run)["path"].layout.annotations}
+    assert labels["0 to 4"] == (path.x[0], path.y[0])
+    assert labels["8 to 16"] == (path.x[4], path.y[4])
+    assert list(path.error_y.arrayminus) == pytest.approx(
+        [p["value"] - p["low"] for p in run.curve("compliance", "capability")]
+    )
+    arrows = figures(run)["path"].data[1]
+    assert list(zip(arrows.x, arrows.y, strict=True))[::2] == list(zip(path.x, path.y, strict=True))[:-1]
+    longest = max(range(len(arrows.x)), key=lambda n: arrows.marker.size[n])
+    assert arrows.x[longest] == pytest.approx((path.x[3] + path.x[4]) / 2)  # the collapse
 
 
 def test_figures_of_an_empty_run_say_no_data() -> None:

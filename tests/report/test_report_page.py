@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from report_runs import make_run
+from report_statistics import with_statistics
 
 from pipeline.report import ReportData, render, write_report
 from pipeline.report.shell import policy as policy_of
@@ -37,6 +38,40 @@ def test_page_is_written_whole_and_below_the_size_limit(tmp_path: Path) -> None:
     assert 4_000_000 < (tmp_path / "report.html").stat().st_size < MAX_BYTES
 
 
+def many_seeds(run: ReportData, seeds: int) -> ReportData:
+    """Return the run with more seeds in each arm, all like its seed 0."""
+    for seed in range(3, seeds):
+        for rows in (run.points, run.plan["tasks"], run.attempts):
+            rows.extend([{**row, "seed": seed} for row in rows if row["seed"] == 0])
+        rungs = [row for row in run.controls if "-s0-" in row["rung"]]
+        run.controls.extend([{**row, "rung": row["rung"].replace("-s0-", f"-s{seed}-")} for row in rungs])
+        for entry in run.verdict["arms"].values():
+            entry["per_seed"].append({**entry["per_seed"][0], "seed": seed})
+    return run
+
+
+def test_five_arms_with_ten_seeds_stay_below_the_size_limit_with_a_panel_each() -> None:
+    run = many_seeds(make_run(), 10)
+    more = {"compliance": "distilled", "mixed": "truncated", "benign": "left-out"}
+    parts = json.dumps([run.plan["tasks"], run.verdict["arms"], run.points, run.controls, run.attempts])
+    for old, new in more.items():
+        parts = parts.replace(old, new)
+    tasks, arms, points, controls, attempts = json.loads(parts)
+    run.plan["tasks"] += [task for task in tasks if task["arm"] != "left-out"]
+    run.verdict["arms"] |= {arm: entry for arm, entry in arms.items() if arm != "left-out"}
+    run.points.extend([point for point in points if point["arm"] != "left-out"])
+    run.controls.extend(controls)
+    run.attempts.extend(attempts)
+    page = render(run)
+    assert page.count('<figure class="panel">') == 50
+    assert len(page.encode()) < MAX_BYTES
+
+
+def test_nothing_in_the_page_names_an_address(page: str) -> None:
+    named = set(re.findall(r"https?://[^\s\"'<)]+", without_scripts(page)))
+    assert named == set()
+
+
 def test_plotly_stands_in_the_page_once_and_nothing_is_loaded(page: str) -> None:
     assert page.count("Plotly.js v") + page.count("plotly.js v") == 1
     tags = re.findall(r"<(?:script|link|img|iframe|object|embed)\b[^>]*>", without_scripts(page))
@@ -52,10 +87,11 @@ def test_policy_allows_only_the_scripts_in_the_page(page: str) -> None:
     assert "script-src 'sha256-" in page[: page.index("<style>")].replace("&#39;", "'")
 
 
-def test_verdict_sentence_and_price_stand_before_the_figures(page: str) -> None:
+def test_the_verdict_stands_first_then_what_can_be_seen_then_the_price_in_full(page: str) -> None:
     body = without_scripts(page)
     verdict, price, curves = (body.index(f'id="{name}"') for name in ("verdict", "price", "curves"))
-    assert verdict < price < curves
+    assert verdict < curves < price
+    assert "price of collapse" in body[verdict:curves]
     assert "Refusal collapses: arm compliance" in body
 
 
@@ -69,6 +105,9 @@ def test_markup_in_names_is_escaped_everywhere() -> None:
     run.verdict["threat_model"] = nasty
     run.verdict["arms"]["compliance"]["reasons"] = [nasty]
     run.controls[0]["rung"] = nasty
+    run.attempts[0]["stage"] = run.attempts[0]["status"] = nasty
+    with_statistics(run)
+    run.verdict["worst"]["metric"] = run.verdict["looks"]["method"] = run.verdict["power"][0]["sentence"] = nasty
     body = render(run)
     assert "<script>alert" not in body
     assert "<img src=x" not in body
@@ -87,8 +126,17 @@ def test_an_arm_named_with_markup_reaches_plotly_escaped() -> None:
 
 def test_no_text_of_prompts_or_replies_can_enter_by_rows() -> None:
     run = make_run(arms=("compliance",), seeds=(0,))
-    for row in (*run.points, *run.controls):
-        row["prompt"] = row["reply"] = "CANARY-TEXT"
+    with_statistics(run)
+    entry = run.verdict["arms"]["compliance"]
+    extra = [
+        run.verdict["worst"],
+        run.verdict["looks"],
+        *run.verdict["power"],
+        *entry["draws"],
+        *entry["dose"].values(),
+    ]
+    for row in (*run.points, *run.controls, *run.attempts, *run.plan["evals"], *extra, entry["survival"]):
+        row["prompt"] = row["reply"] = row["detail"] = "CANARY-TEXT"
     run.plan["subject"]["path"] = "CANARY-TEXT"
     assert "CANARY-TEXT" not in render(run)
 
