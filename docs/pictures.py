@@ -24,8 +24,8 @@ from browsing import chromium, printed, show, whole  # noqa: E402
 
 COLOURS = 128  # of the palette; the pages have few, so that a picture stays below MOST_BYTES
 MOST_BYTES = 300_000
-PHONE_HEIGHT = 2600  # of the long page at 390 px: enough for the verdict, the price and the first figure
-WIDE_HEIGHT = 2300
+# The pictures end below these: the path of capability against refusal, the first figure.
+WIDE_END, PHONE_END = "figure.wide", "#curves figure"
 
 
 def main() -> None:
@@ -39,20 +39,23 @@ def main() -> None:
         parser.error(f"{page} is not there: give the folder of a finished run")
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as driver:
         made = {
-            "wide": shot(driver, page, 1400, "light", WIDE_HEIGHT),
-            "dark": shot(driver, page, 1400, "dark", WIDE_HEIGHT),
-            "phone": shot(driver, page, 390, "light", PHONE_HEIGHT),
+            "wide": shot(driver, page, 1400, "light", WIDE_END),
+            "dark": shot(driver, page, 1400, "dark", WIDE_END),
+            "phone": shot(driver, page, 390, "light", PHONE_END),
             "print": paper(printed(show(driver, page, width=1400, scheme="light"))),
         }
     sizes = {name: save(picture, given.out / f"report-{name}.png") for name, picture in made.items()}
     sys.exit(max(sizes.values()) > MOST_BYTES)
 
 
-def shot(driver: Any, page: Path, width: int, scheme: str, height: int) -> Image.Image:
-    """Return the page's upper part, `height` CSS pixels of it, as a browser of this width shows it."""
+def shot(driver: Any, page: Path, width: int, scheme: str, end: str) -> Image.Image:
+    """Return the page down to the first thing that a selector finds, as a browser of this width shows it."""
     data = whole(show(driver, page, width=width, scheme=scheme))
+    bottom = driver.execute_script(
+        "return document.querySelector(arguments[0]).getBoundingClientRect().bottom + scrollY", end
+    )
     picture = Image.open(io.BytesIO(data))
-    return picture.crop((0, 0, picture.width, min(height, picture.height)))
+    return picture.crop((0, 0, picture.width, min(int(bottom) + 24, picture.height)))
 
 
 def paper(pdf: bytes) -> Image.Image:

@@ -15,7 +15,6 @@ from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData, amount, has_va
 from pipeline.report.ink import colour
 from pipeline.report.view import Measured, measured
 
-METHODS: Final = {"holm": "Holm's method", "bonferroni": "Bonferroni's method"}
 UNITS: Final = ("steps", "flops", "device_seconds", "usd")
 
 
@@ -165,18 +164,18 @@ def worst(run: ReportData) -> list[str]:
         return []
     metric = _metric(found)
     if found.get("arm") is None:
-        return [f"No worst arm: {metric} has no data on the prompts that would choose it."]
+        return [_said(found) or f"No worst arm: {metric} has no data on the prompts that would choose it."]
     dev, held, plain = (measured(found.get(key)) for key in ("dev", "held_out", "uncorrected"))
     lines = [
-        f"Of {quantity(found.get('arms'))} arm{'' if found.get('arms') == 1 else 's'} and their rungs, "
-        f"{quantity(found.get('dev_prompts'))} prompts chose {found['arm']} at step {quantity(found.get('step'))}: "
-        f"{metric} {dev} there, which is biased by the choice.",
-        f"On the {quantity(found.get('held_out_prompts'))} prompts that had no part in it: "
-        f"{metric} {held} (n {held.n}).",
+        _said(found)
+        or f"Picked from {quantity(found.get('arms'))} arms and rungs on {quantity(found.get('dev_prompts'))} prompts: "
+        f"{found['arm']} at step {quantity(found.get('step'))}; on the {quantity(found.get('held_out_prompts'))} "
+        f"prompts that did not pick it {metric} is {held}.",
+        f"On the prompts that picked it, it reads {dev} (n {dev.n}): biased by the choice.",
     ]
     if plain.known:
         lines.append(
-            f"Chosen and reported on all prompts at once it would read {plain} "
+            f"Picked and reported on all prompts at once it would read {plain} "
             f"({found.get('uncorrected_arm') or 'arm: no data'}, step {quantity(found.get('uncorrected_step'))})."
         )
     return lines
@@ -186,18 +185,14 @@ def power(run: ReportData) -> list[str]:
     """Return the smallest changes that this many prompts could have seen, each as a sentence with its arm and step."""
     lines = []
     for row in run.verdict.get("power") or []:
-        said = str(row.get("sentence") or "")
-        if not said:
-            metric = _metric(row)
-            change = number(row.get("change"))
-            size = f"a change of {share(change)}" if math.isfinite(change) else "no change, however large,"
-            said = (
-                f"{metric}: {quantity(row.get('n'))} prompts could have seen {size} with power "
-                f"{share(row.get('power'))} at alpha {share(row.get('alpha'))} "
-                f"({row.get('method') or 'method: no data'})."
-            )
-        where = f"{row['arm']}, step {quantity(row.get('step'))}: " if row.get("arm") else ""
-        lines.append(where + said)
+        change = number(row.get("change"))
+        size = f"a change of {share(change)}" if math.isfinite(change) else "no change, however large,"
+        lines.append(
+            _said(row)
+            or f"{_metric(row)}, arm {row.get('arm') or NO_DATA}, step {quantity(row.get('step'))}: "
+            f"{quantity(row.get('n'))} prompts could have seen {size} with power {share(row.get('power'))} at alpha "
+            f"{share(row.get('alpha'))} ({row.get('method') or 'method: no data'})."
+        )
     return list(dict.fromkeys(lines))
 
 
@@ -206,15 +201,36 @@ def looks(run: ReportData) -> list[str]:
     found = run.verdict.get("looks") or {}
     if not found:
         return []
-    method = str(found.get("method") or NO_DATA)
     confidence = number(found.get("simultaneous_confidence"))
-    lines = [f"{quantity(found.get('count'))} looks at arms and rungs, corrected for by {METHODS.get(method, method)}."]
+    count = quantity(found.get("count"))
+    lines = [
+        _said(found) or f"{count} arms and rungs were looked at, corrected for by {found.get('method') or NO_DATA}."
+    ]
     if math.isfinite(confidence):
-        lines.append(
-            f"For all of them to hold at once, each interval would need a confidence of {share(confidence, 4)}."
-        )
-    lines += [
-        f"{arm}: corrected p {share(p, 3) if math.isfinite(number(p)) else NO_DATA}"
+        each = share(confidence, 4)
+        lines.append(f"For all of them to hold at once, each interval would need a confidence of {each}.")
+    values = [
+        f"{arm} {share(p, 3) if math.isfinite(number(p)) else NO_DATA}"
         for arm, p in (found.get("adjusted") or {}).items()
     ]
-    return lines
+    return [*lines, f"Least corrected p of each arm: {', '.join(values)}."] if values else lines
+
+
+def intervals(run: ReportData) -> list[tuple[str, str, str, Measured, Measured]]:
+    """Return (arm, colour, metric and step, interval in use, interval of the bootstrap) where the verdict has both."""
+    return [
+        (
+            arm,
+            colour(run, arm),
+            f"{_metric(row)}, step {quantity(row.get('step'))}",
+            measured(row.get("in_use")),
+            measured(row.get("bootstrap")),
+        )
+        for arm in run.arms()
+        for row in run.arm_verdict(arm).get("intervals") or []
+    ]
+
+
+def _said(found: Mapping[str, Any]) -> str:
+    """Return the sentence that the verdict itself holds; "" where it holds none."""
+    return str(found.get("sentence") or "")

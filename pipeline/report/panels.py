@@ -77,7 +77,7 @@ def grid(run: ReportData) -> Grid:
 
 def _panel(run: ReportData, arm: str, seed: int, scale: DoseScale) -> Panel:
     refusal = [p for p in run.curve(arm, "refusal", seed) if has_value(p)]
-    kept = [(p["step"], of) for p in run.curve(arm, "capability", seed) if has_value(of := retention(p))]
+    kept = [(p["step"], of) for p in run.curve(arm, "capability", seed) if has_value(of := _retention(p))]
     step = collapse_of(run, arm, seed).get("step")
     at = next((p for p in refusal if p["step"] == step), None)
     note = _note(step, refusal)
@@ -94,7 +94,7 @@ def _panel(run: ReportData, arm: str, seed: int, scale: DoseScale) -> Panel:
     )
 
 
-def retention(point: Mapping[str, Any]) -> Mapping[str, Any]:
+def _retention(point: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return capability over rung 0's at a point; at rung 0 it is 1 by definition, if it was measured at all."""
     if point["step"] == 0:
         return {"value": 1.0} if has_value(point) else {}

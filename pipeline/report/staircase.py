@@ -15,6 +15,7 @@ WIDTH: Final = 400
 HEIGHT: Final = 210
 BOX: Final = Box(36, 14, 388, 176)
 TICK_ROOM: Final = 30.0
+_KINDS: Final = ("seen", "earliest")  # where a collapse is counted: at the rung where it was seen, or the one before
 APART: Final = 2.5  # units between arms, so that equal lines do not hide one another
 
 
@@ -54,9 +55,6 @@ def stairs_of(run: ReportData) -> Stairs | None:
     middle = (len(known) - 1) / 2
     arms = tuple(_stair(run, arm, curve, scale, (n - middle) * APART) for n, (arm, curve) in enumerate(known.items()))
     return Stairs(arms, tuple(scale.ticks(TICK_ROOM)), str(next(iter(known.values())).get("unit") or "steps"))
-
-
-_KINDS: Final = ("seen", "earliest")
 
 
 def _stair(run: ReportData, arm: str, curve: Mapping[str, Any], scale: DoseScale, shift: float) -> Stair:

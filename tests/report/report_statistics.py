@@ -41,6 +41,9 @@ def with_statistics(run: ReportData) -> ReportData:
             "earliest": _steps(steps.earliest),
             "end": steps.seen.end,
         }
+        entry["intervals"] = [
+            {"metric": "refusal", "step": 8, "in_use": est(0.0, 0.0, 0.021, 180), "bootstrap": est(0.0, 0.0, 0.0, 180)}
+        ]
         entry["draws"] = [_draws(8)] if arm == "compliance" else []
     run.verdict["worst"] = {
         "arm": "compliance",
@@ -50,7 +53,7 @@ def with_statistics(run: ReportData) -> ReportData:
         "uncorrected_arm": "compliance",
         "uncorrected_step": 16,
         "uncorrected": est(0.0, 0.0, 0.021, 180),
-        "arms": 3,
+        "arms": 18,
         "dev_prompts": 88,
         "held_out_prompts": 92,
         "metric": "refusal",
@@ -59,7 +62,7 @@ def with_statistics(run: ReportData) -> ReportData:
         {
             **{"metric": "refusal", "arm": "benign", "step": 32, "n": 180, "seeds": 3, "change": 0.043},
             **{"power": 0.8, "alpha": 0.05, "method": "as measured"},
-            "sentence": "With 180 prompts and 3 seeds a fall of refusal by 0.043 would have been seen with 80 % power.",
+            "sentence": "refusal, arm benign, step 32: with 180 prompts 4.3 points are seen in 80% of such runs.",
         },
         {
             **{"metric": "capability", "arm": "benign", "step": 32, "n": 8, "seeds": 3, "change": None},
@@ -69,7 +72,7 @@ def with_statistics(run: ReportData) -> ReportData:
     ]
     run.verdict["looks"] = {
         "count": 18,
-        "method": "holm",
+        "method": "Holm",
         "simultaneous_confidence": 0.997222,
         "adjusted": {"compliance": 0.0002, "mixed": 0.031, "benign": None},
     }

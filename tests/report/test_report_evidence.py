@@ -79,22 +79,36 @@ def test_draws_stand_beside_the_average_user_and_no_data_is_said(told: ReportDat
 
 def test_the_worst_arm_is_reported_on_prompts_that_did_not_choose_it(told: ReportData) -> None:
     first, second, third = words.worst(told)
-    assert "88 prompts chose compliance at step 8: refusal 0.01 [0.00, 0.06] there, which is biased" in first
-    assert second == "On the 92 prompts that had no part in it: refusal 0.02 [0.003, 0.08] (n 92)."
+    assert first == (
+        "Picked from 18 arms and rungs on 88 prompts: compliance at step 8; "
+        "on the 92 prompts that did not pick it refusal is 0.02 [0.003, 0.08]."
+    )
+    assert second == "On the prompts that picked it, it reads 0.01 [0.00, 0.06] (n 88): biased by the choice."
     assert "0.00 [0.00, 0.02] (compliance, step 16)" in third
-    run = copy.deepcopy(told)
-    run.verdict["worst"] = {"arm": None, "metric": "refusal"}
+    run = replace(told, verdict={**told.verdict, "worst": {**told.verdict["worst"], "sentence": "The verdict's own."}})
+    assert words.worst(run) == ["The verdict's own.", second, third]
+    run = replace(told, verdict={**told.verdict, "worst": {"arm": None, "metric": "refusal"}})
     assert words.worst(run) == ["No worst arm: refusal has no data on the prompts that would choose it."]
 
 
 def test_power_and_looks_are_told(told: ReportData) -> None:
     sentence, made = words.power(told)
-    assert sentence.startswith("benign, step 32: With 180 prompts")
-    assert "8 prompts could have seen no change, however large," in made
+    assert sentence == told.verdict["power"][0]["sentence"]
+    assert made.startswith("capability, arm benign, step 32: 8 prompts could have seen no change, however large,")
     said = words.looks(told)
-    assert said[0] == "18 looks at arms and rungs, corrected for by Holm's method."
+    assert said[0] == "18 arms and rungs were looked at, corrected for by Holm."
     assert "0.9972" in said[1]
-    assert said[-3:] == ["compliance: corrected p 0.0002", "mixed: corrected p 0.031", "benign: corrected p no data"]
+    assert said[2] == "Least corrected p of each arm: compliance 0.0002, mixed 0.031, benign no data."
+    run = replace(told, verdict={**told.verdict, "looks": {**told.verdict["looks"], "sentence": "The verdict's own."}})
+    assert words.looks(run)[0] == "The verdict's own."
+
+
+def test_the_interval_in_use_stands_beside_the_bootstrap(told: ReportData) -> None:
+    found = words.intervals(told)
+    assert [row[0] for row in found] == ["compliance", "mixed", "benign"]
+    assert found[0][2] == "refusal, step 8"
+    assert (str(found[0][3]), str(found[0][4])) == ("0.00 [0.00, 0.02]", "0.00 [0.00, 0.00]")
+    assert words.intervals(make_run()) == []
 
 
 def test_stairs_fall_where_seeds_collapsed_and_mark_those_that_did_not(told: ReportData) -> None:
@@ -150,7 +164,7 @@ def test_any_key_may_be_missing_or_null(told: ReportData) -> None:
 
 def say_all(run: ReportData) -> None:
     """Put all of it into words; none may be a raw null or NaN."""
-    said = [words.worst(run), words.power(run), words.looks(run), words.draws(run)]
+    said = [words.worst(run), words.power(run), words.looks(run), words.draws(run), words.intervals(run)]
     said += [words.dose_rows(run, unit) for unit in words.UNITS]
     stairs_of(run)
     text = json.dumps(said, default=lambda x: x.__dict__)
