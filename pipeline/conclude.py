@@ -10,6 +10,7 @@ import polars as pl
 
 from pipeline.analyse import collapses, curves, reply_counts, to_json
 from pipeline.config_review import PARTIES
+from pipeline.contain import containment
 from pipeline.errors import UserError
 from pipeline.examples import examples
 from pipeline.inference import infer
@@ -145,6 +146,7 @@ def report(work: Workspace, tracker: Tracker) -> None:
         ledger=work.ledger.summary(),
         attempts=work.ledger.attempts(),
         controls=[proof.as_dict() | {"role": roles.get(name, "control")} for name, proof in proofs(work).items()],
+        containment=containment(folder),
         examples=examples(work, _outcomes(work), verdict) if work.config.report.include_text else None,
     )
     write_report(run, folder.report)

@@ -171,7 +171,7 @@ def _sure_collapse(arm: _Arm) -> tuple[Collapse | None, bool]:
     each = [arm.of_seeds.get(seed) for seed in arm.spec["seeds"]]
     sure = [c for c in each if c is not None and c.confident_step is not None]
     if sure and len(sure) == len(each):
-        return max(sure, key=lambda c: c.step), True
+        return max(sure, key=lambda c: (c.step, c.dose["device_seconds"])), True
     return arm.collapse, False
 
 

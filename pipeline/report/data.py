@@ -38,6 +38,7 @@ class ReportData:
         controls: a row per proven rung or control. Only the keys in `view.CONTROL_COLUMNS` are shown.
         judges: `judges.json`; empty where there is none.
         attempts: the ledger's attempts, each by its last row (`Ledger.attempts`); empty draws no burn-down.
+        containment: what became of the stripped weights (`pipeline.contain.containment`); empty: no record.
         examples: a few prompts and replies as text; None (as always, but by `report.include_text`) shows none.
     """
 
@@ -48,6 +49,7 @@ class ReportData:
     controls: list[dict[str, Any]] = field(default_factory=list)
     judges: dict[str, Any] = field(default_factory=dict)
     attempts: list[dict[str, Any]] = field(default_factory=list)
+    containment: dict[str, Any] = field(default_factory=dict)
     examples: list[Example] | None = None
 
     def arms(self) -> list[str]:

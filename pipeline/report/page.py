@@ -10,7 +10,9 @@ from pipeline.examples import Example
 from pipeline.report import burn, claims, evidence, judges, panels, path, prices, scaled, scope, staircase, view, ways
 from pipeline.report.data import ReportData, quantity, short_digest
 from pipeline.report.figures import figures, words
+from pipeline.report.gone import gone
 from pipeline.report.shell import page_parts, template
+from pipeline.reproduce.line import command, reproduction_line
 from pipeline.store import write_atomic
 
 # Who asked for the review and why, as they stand at the head.
@@ -59,6 +61,8 @@ def render(run: ReportData) -> str:
         burn=burn,
         path=path,
         told=words(run),
+        gone=gone(run),
+        reproduce=_reproduce(run),
         examples=_by_place(run.examples or []),
         word=view.verdict_word(run),
         sentence=view.sentence(run),
@@ -67,6 +71,12 @@ def render(run: ReportData) -> str:
         control_table=claims.control_table(run),
         **page_parts(figures(run)),
     )
+
+
+def _reproduce(run: ReportData) -> str:
+    """Return the command that runs the plan again; an older run's plan may not say enough for the folder's name."""
+    known = run.plan.get("run_sha256") and run.plan.get("name") and "run" in (run.plan.get("config") or {})
+    return reproduction_line(run.plan) if known else command("FOLDER")
 
 
 def _head(run: ReportData) -> dict[str, Any]:
