@@ -21,8 +21,8 @@ def _sentence(found: dict[str, Any]) -> str:
         return "No data: this run has no record of them."
     if state == "there":
         return (
-            "They are still in the run folder, readable by their owner alone: not everything that was trained has been "
-            "measured yet. They are destroyed once it is."
+            "They are still in the run folder, readable by their owner alone, until all that was trained is measured; "
+            "then they are destroyed."
         )
     differing = found.get("differing") or []
     kept = state == "kept, encrypted"
