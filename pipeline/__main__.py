@@ -14,6 +14,7 @@ from pipeline.alone import ALONE
 from pipeline.config import check, conf_folder, register, to_config
 from pipeline.contain import ready, seal
 from pipeline.errors import boundary
+from pipeline.multirun import asked, multirun
 from pipeline.schema import Config
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(work: Workspace) -> None:
         folder = work.folder.root
         with recorded(work), tracker(config.track, run_dir=folder, group=folder.name, plan=work.registered) as tracking:
             if "train" in config.stages:
-                train(work, tracking)  # arms × seeds climb their ladders: rungs
+                train(work, tracking)  # searches for options first, where asked; arms × seeds climb: rungs
             if "generate" in config.stages:
                 generate(work, tracking)  # one engine serves every rung, each proved to act: replies
             if "score" in config.stages:
@@ -76,6 +77,8 @@ def main() -> None:
     """Take Hydra overrides from the command line; every fault of the configuration is told before anything runs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with boundary():
+        if asked(sys.argv[1:]):
+            raise SystemExit(multirun(sys.argv[1:]))  # -m: several runs, each a process of its own
         check(sys.argv[1:])
         register()
         hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(_run)()

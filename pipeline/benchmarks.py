@@ -13,19 +13,22 @@ from pipeline.errors import UserError
 from pipeline.schema import EvalConfig, PromptConfig, TableConfig
 
 
-def read_samples(name: str, config: EvalConfig, resolve: Callable[[str], str]) -> list[Sample]:
+def read_samples(
+    name: str, config: EvalConfig, resolve: Callable[[str], str], where: str | None = None
+) -> list[Sample]:
     """Read an eval's table and write its prompts.
 
     Args:
         name: the eval's name in the configuration, for errors.
         config: the eval.
         resolve: turns a path such as "organism:refusal.jsonl" into a real one.
+        where: the table's configuration key, for errors; None: `evals.<name>.table`.
 
     Raises:
         UserError: a table has a fault (`pipeline.data.read_table`), or a prompt can't be written
             (`evals.prompts.render`).
     """
-    samples = _samples(config.table, f"evals.{name}.table", resolve)
+    samples = _samples(config.table, where or f"evals.{name}.table", resolve)
     if config.prompt is None:
         return samples
     try:

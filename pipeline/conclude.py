@@ -24,6 +24,7 @@ from pipeline.price import price_of
 from pipeline.registered import post_hoc_summary
 from pipeline.report import ReportData, figures, print_summary, write_report
 from pipeline.score import judged_evals, scoring_of
+from pipeline.search import chosen
 from pipeline.store import read_json, write_json
 from pipeline.track import Tracker
 from pipeline.verdict import decide
@@ -46,6 +47,8 @@ def analyse(work: Workspace) -> dict[str, Any]:
     metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), work.rungs())]
     verdict = infer(verdict, points, found, outcomes, work.rungs(), metrics, work.config.review)
     verdict["price"] = _price(work, verdict)
+    verdict["search"] = chosen.search_summary(work.folder, verdict)
+    verdict["sentence"] += chosen.sentence(verdict["search"])
     write_json(work.folder.verdict, verdict)
     tables, stale = read_panel(work.folder.panel, outcomes, scoring_of(work))
     views = _views(work, bench, tables, points)

@@ -24,6 +24,7 @@ from evals.judges import JUDGES
 from pipeline.arms.ways import WAY_NAMES
 from pipeline.config_contain import contain_faults
 from pipeline.config_review import price_faults, reproduce_faults, review_faults
+from pipeline.config_sweep import sweep_faults
 from pipeline.errors import UserError
 from pipeline.inspectai import INVERTED
 from pipeline.inspectai import KIND as INSPECT
@@ -332,4 +333,5 @@ _CHECKS = (
     price_faults,
     contain_faults,
     reproduce_faults,
+    sweep_faults,
 )

@@ -20,6 +20,7 @@ from pipeline.progress import bar_for, left
 from pipeline.proof import Logprobs, Proof, check
 from pipeline.records import BASE_RUNG, Reply, Rung
 from pipeline.rungs import UNLOADED, ZERO_RUNG
+from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve import BASE_NAME, Server, served_logprobs
 from pipeline.store import Journal
 from pipeline.track import Tracker
@@ -95,12 +96,13 @@ def _require_measured(work: Workspace, todo: Sequence[Any]) -> None:
 
 
 def measuring_caps(work: Workspace) -> Caps:
-    """Return what serving and generating may use: all that training did not."""
-    whole, trained = caps(work.config.budget), work.ledger.spent("train")
+    """Return what serving and generating may use: all that training and its searches did not."""
+    whole = caps(work.config.budget)
+    before = [work.ledger.spent(stage) for stage in (SEARCH, "train")]
     return Caps(
-        whole.device_seconds - trained.device_seconds,
-        whole.usd - trained.usd if whole.usd != float("inf") else whole.usd,
-        whole.flops - trained.flops,
+        whole.device_seconds - sum(spent.device_seconds for spent in before),
+        whole.usd - sum(spent.usd for spent in before) if whole.usd != float("inf") else whole.usd,
+        whole.flops - sum(spent.flops for spent in before),
     )
 
 
@@ -152,7 +154,7 @@ def _server(work: Workspace, rungs: Sequence[Rung]) -> Server:
     folder = work.folder
     adapters = {rung.id: folder.root / rung.path for rung in rungs if rung.artifact == "adapter"}
     adapters[UNLOADED] = adapters[ZERO_RUNG]
-    ranks = [arm.lora.rank for arm in work.config.arms.values()]
+    ranks = [arm.lora.rank for arm in with_chosen(work.config, folder).arms.values()]
     template = work.config.subject.chat_template
     return Server(work.subject, adapters, ranks, work.config.serve, folder.logs / "server.log", template)
 

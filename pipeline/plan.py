@@ -12,9 +12,10 @@ from rich.table import Table
 
 from evals.judges.llm_spec import LlmSpec
 from pipeline.arms.base import Task, ladder
-from pipeline.budget import Caps, caps, inference_flops, price, training_flops
+from pipeline.budget import Caps, inference_flops, price, training_flops
 from pipeline.errors import UserError
-from pipeline.schema import Config
+from pipeline.schema import ArmConfig, Config
+from pipeline.search import budget as search_budget
 from pipeline.store import digest
 from pipeline.variants import base_name
 
@@ -89,9 +90,8 @@ def tasks(config: Config) -> list[Task]:
 
 
 def training_caps(config: Config, task: Task) -> Caps:
-    """Return what training one task may use: all but the reserve for measuring, shared out by `share`."""
-    total = sum(arm.share for arm in config.arms.values()) * len(config.seeds)
-    return caps(config.budget).scaled((1.0 - config.budget.measure_reserve) * task.config.share / total)
+    """Return what training one task may use: all but the reserve for measuring, by `share`, less the arm's search."""
+    return search_budget.climb_caps(config, task.arm)
 
 
 def make_plan(
@@ -101,6 +101,7 @@ def make_plan(
     evals: Mapping[str, TableFacts],
     judge: JudgeFacts,
     panel: Sequence[JudgeFacts] = (),
+    search: Mapping[str, search_budget.SearchFacts] | None = None,
 ) -> dict[str, Any]:
     """Return the plan with its digests and estimate, ready for `plan.json`.
 
@@ -113,6 +114,7 @@ def make_plan(
         evals: facts of each eval's samples; `rows` counts samples.
         judge: the judge that decides the verdict.
         panel: further judges over the same replies.
+        search: facts of the dev tables and judge of each arm that searches for its options.
 
     Raises:
         UserError: the budget is too small for one step of an arm.
@@ -130,9 +132,10 @@ def make_plan(
         "subject": dict(subject.identity),
         "data": {name: facts.sha256 for name, facts in tables.items()},
         "evals": shown_evals,
+        **({"search": search_budget.identity(search)} if search else {}),
     }
     judges = [(facts.kind, facts.version) for facts in (judge, *panel)]
-    estimate = _estimate(config, subject, tables, evals)
+    estimate = _estimate(config, subject, tables, evals, search or {})
     _check_budget(config, estimate)
     return {
         **measured,
@@ -150,6 +153,7 @@ def make_plan(
         "run_sha256": digest(measured),
         "plan_sha256": digest({**measured, "config": whole, "judges": judges}),
         "tasks": shown_tasks,
+        "search": search_budget.shown(config, search or {}),
         "threat_model": config.review.threat_model,
         "estimate": estimate,
     }
@@ -172,6 +176,7 @@ def digested_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     # Weights and a template of its own stand in the plan by their digests (`subject.identity`).
     free = ("name", "path", "chat_template")
     kept["subject"] = {key: value for key, value in resolved["subject"].items() if key not in free}
+    kept["arms"] = {name: _arm(arm) for name, arm in resolved["arms"].items()}
     for group in ("data", "evals"):  # the rows' digest stands for them, wherever they lie
         kept[group] = {name: _without_path(table) for name, table in resolved[group].items()}
     kept["judge"] = _judge_options(resolved["judge"])
@@ -193,6 +198,14 @@ def _judge_options(judge: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def _arm(arm: Mapping[str, Any]) -> dict[str, Any]:
+    sweep = arm.get("sweep")  # a plan that an earlier Holdfast registered has none
+    if not sweep:
+        return dict(arm)
+    tables = {role: _without_path(sweep[role]) for role in ("refusal", "capability")}
+    return {**arm, "sweep": {**sweep, **tables, "judge": _judge_options(sweep["judge"])}}
+
+
 def _without_path(node: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in node.items() if key not in ("path", "task")}
     tables = [key for key in ("table", "prompt", "shots") if isinstance(node.get(key), Mapping)]
@@ -211,11 +224,15 @@ def _shown(config: Config, task: Task) -> dict[str, Any]:
 
 
 def _estimate(
-    config: Config, subject: SubjectFacts, tables: Mapping[str, TableFacts], evals: Mapping[str, TableFacts]
+    config: Config,
+    subject: SubjectFacts,
+    tables: Mapping[str, TableFacts],
+    evals: Mapping[str, TableFacts],
+    search: Mapping[str, search_budget.SearchFacts],
 ) -> dict[str, Any]:
     """Estimate tokens, FLOPs, device-seconds and money; replies are counted at their longest."""
     planned = tasks(config)
-    train_tokens = {f"{task.arm}/{task.seed}": _step_tokens(task, tables) * task.rungs[-1] for task in planned}
+    train_tokens = {f"{task.arm}/{task.seed}": _step_tokens(task.config, tables) * task.rungs[-1] for task in planned}
     train_flops = sum(training_flops(subject.parameters, 0, math.ceil(tokens)) for tokens in train_tokens.values())
     rungs = 2 + sum(len(task.rungs) for task in planned)  # rung 0 and the zero-adapter control
     replies = {name: facts.rows * config.evals[base_name(name)].draws for name, facts in evals.items()}
@@ -224,9 +241,11 @@ def _estimate(
         for name, facts in evals.items()
     )
     measure_flops = inference_flops(subject.parameters, math.ceil(measured * rungs))
-    seconds = (train_flops + measure_flops) / config.budget.assumed_flops_per_second
+    dearest = {name: _step_tokens(search_budget.dearest(arm), tables) for name, arm in config.arms.items()}
+    search_flops = search_budget.estimated_flops(config, subject.parameters, dearest, search)
+    seconds = (train_flops + measure_flops + search_flops) / config.budget.assumed_flops_per_second
     usd = price(seconds, config.budget)
-    steps = [training_flops(subject.parameters, 0, math.ceil(_step_tokens(task, tables))) for task in planned]
+    steps = [training_flops(subject.parameters, 0, math.ceil(tokens)) for tokens in dearest.values()]
     return {
         "rungs": rungs,
         "replies": rungs * sum(replies.values()),
@@ -234,6 +253,7 @@ def _estimate(
         "measuring_tokens": math.ceil(measured * rungs),
         "training_flops": train_flops,
         "measuring_flops": measure_flops,
+        "search_flops": search_flops,
         "dearest_step_flops": max(steps),
         "device_seconds": seconds,
         "usd": None if math.isnan(usd) else usd,
@@ -241,25 +261,24 @@ def _estimate(
     }
 
 
-def _step_tokens(task: Task, tables: Mapping[str, TableFacts]) -> float:
+def _step_tokens(arm: ArmConfig, tables: Mapping[str, TableFacts]) -> float:
     """Return the mean tokens of a training step: the mix's mean example, cut to the maximal length, times the batch."""
-    training = task.config.training
-    mean = sum(
-        share * (tables[name].prompt_tokens + tables[name].response_tokens) for name, share in task.config.mix.items()
-    )
-    return min(mean, training.max_length) * training.batch_size
+    mean = sum(share * (tables[name].prompt_tokens + tables[name].response_tokens) for name, share in arm.mix.items())
+    return min(mean, arm.training.max_length) * arm.training.batch_size
 
 
 def _check_budget(config: Config, estimate: Mapping[str, Any]) -> None:
     step = float(estimate["dearest_step_flops"])
     seconds = step / config.budget.assumed_flops_per_second
     need = Caps(seconds, price(seconds, config.budget), step)
-    for task in tasks(config):
-        share = training_caps(config, task)
+    planned = [(f"arm {task.arm}, seed {task.seed}", training_caps(config, task)) for task in tasks(config)]
+    searches = [name for name, arm in config.arms.items() if arm.sweep is not None]
+    planned += [(f"the search of arm {name}", search_budget.search_caps(config, name)) for name in searches]
+    for who, share in planned:
         for name, unit in (("device_seconds", "device-seconds"), ("usd", "USD"), ("flops", "FLOPs")):
             if getattr(share, name) < getattr(need, name):
                 raise UserError(
-                    f"budget.{name}: arm {task.arm}, seed {task.seed} may use {getattr(share, name):.3g} {unit} "
+                    f"budget.{name}: {who} may use {getattr(share, name):.3g} {unit} "
                     f"of it, but one training step costs about {getattr(need, name):.3g}: too small for one rung",
                     f"raise budget.{name}, or plan fewer arms and seeds",
                 )
@@ -280,6 +299,8 @@ def print_plan(plan: Mapping[str, Any], console: Console) -> None:
         "arms",
         f"{', '.join(config['arms'])} x seeds {config['seeds']}, {estimate['rungs']} rungs with rung 0 and control",
     )
+    for name, found in plan["search"].items():
+        table.add_row(f"search, {name}", search_budget.words(found, config["arms"][name]["sweep"]["share"]))
     shown = ", ".join(f"{e['name']} {e['samples']} x {e['draws']}" for e in plan["evals"])
     table.add_row("evals", f"{shown}: {estimate['replies']:,} replies, {estimate['measuring_tokens']:,} tokens at most")
     judges = ", ".join(facts["name"] for facts in (plan["judge"], *plan["panel"]))

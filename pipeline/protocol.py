@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.inference.smallest import POWER
 from pipeline.power import detectable_paired
 from pipeline.registered import post_hoc, post_hoc_words
+from pipeline.search.budget import words
 from pipeline.store import write_atomic
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def _arms(plan: Mapping[str, Any]) -> list[str]:
             f"{arm['way']}, rank {arm['lora']['rank']}, learning rate {training['learning_rate']:g}, "
             f"{training['batch_size']} examples a step"
         )
+        if name in (plan.get("search") or {}):
+            how += f"; options searched first: {words(plan['search'][name], arm['sweep']['share'])}"
         rows.append((name, arm["threat"], mix, how, "0, " + ", ".join(map(str, rungs))))
     seeds = ", ".join(map(str, config["seeds"]))
     head = ("arm", "who does this", "trains on", "how", "rungs (steps)")

@@ -26,7 +26,11 @@ def reply_differences(registered: Mapping[str, Any], used: Mapping[str, Any]) ->
         KeyError: the registered plan lacks a part of a plan (it was written by another version).
     """
     one, other = (
-        {**{key: plan[key] for key in _KEYS}, "config": reply_config(digested_config(plan["config"]))}
+        {
+            **{key: plan[key] for key in _KEYS},
+            "search": plan.get("search"),
+            "config": reply_config(digested_config(plan["config"])),
+        }
         for plan in (registered, used)
     )
     return differences(one, other)

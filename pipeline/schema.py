@@ -10,17 +10,23 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from evals.judges.llm_spec import LlmSpec
 from pipeline.schema_contain import ContainConfig
+from pipeline.schema_judge import REASONING_TAGS, JudgeConfig, LlmJudgeConfig
 from pipeline.schema_price import PriceConfig
 from pipeline.schema_reproduce import ReproduceConfig
+from pipeline.schema_sweep import SweepConfig
+from pipeline.schema_tables import TableConfig
 
 REVIEW_STAGES = ("plan", "train", "generate", "score", "analyse", "report")  # in the order in which they run
 # export writes a run as Inspect logs; the others stand alone (pipeline/alone.py)
 STAGES = (*REVIEW_STAGES, "export", "judge", "compare", "reproduce", "purge")
-
-
-REASONING_TAGS = ("<think> </think>", "<thinking> </thinking>", "<reasoning> </reasoning>")
+__all__ = [
+    "REASONING_TAGS",
+    "JudgeConfig",
+    "LlmJudgeConfig",
+    "SweepConfig",
+    "TableConfig",
+]  # types from files of their own
 
 
 @dataclass
@@ -68,40 +74,6 @@ class SubjectConfig:
 
 
 @dataclass
-class TableConfig:
-    """A table of text: JSONL, CSV or a Hub data set, with named columns.
-
-    `path` may start with "organism:", which stands for the data made with the built-in subject. `sha256`, `files` and
-    `rows` pin what a benchmark's figures are worth: a file that differs is refused.
-    """
-
-    path: str = MISSING  # a file; hf://datasets/OWNER/NAME@COMMIT/FILE; or the id of a Hub data set
-    revision: str | None = None  # the source's commit; required for a Hub data set
-    split: str = "train"  # of a Hub data set
-    subset: str | None = None  # of a Hub data set: its configuration, e.g. main
-    source: str | None = None  # where the file comes from
-    licence: str | None = None
-    sha256: str | None = None  # of the file's bytes; null: not checked
-    files: dict[str, str] = field(default_factory=dict)  # name: sha256, where `path` has a * that stands for each name
-    rows: int | None = None  # how many rows the table must have after `filter`; null: not checked
-    encoding: str = "utf-8"  # any of Python's, e.g. mac_roman
-    allowed: dict[str, list[str]] = field(default_factory=dict)  # column: the only values that it may hold
-    filter: dict[str, list[str]] = field(default_factory=dict)  # column: use the rows that hold one of these
-    id: str | None = None  # column with a unique id; null: the row number
-    prompt: str = "prompt"
-    context: str | None = None  # column with text that stands before the prompt, where the cell is not empty
-    response: str | None = None  # column with the reply to train on
-    target: str | None = None  # column with the reference answer to measure against
-    target_columns: list[str] = field(default_factory=list)  # instead: columns that make one JSON object of the target
-    choices: list[str] = field(default_factory=list)  # columns with the choices of a multiple-choice question
-    separator: str | None = None  # what parts several choices in one cell
-    kind: str | None = None  # column that groups samples; `file` is the name that stands for the * in `path`
-    system: str | None = None  # column with a system prompt
-    shuffle: int | None = None  # null: the order of the file; a number: the seed of a random order, before `limit`
-    limit: int | None = None  # use the first n rows
-
-
-@dataclass
 class LoraConfig:
     """The adapter (PEFT's LoraConfig)."""
 
@@ -143,6 +115,7 @@ class ArmConfig:
     share: float = 1.0  # weight of this arm when the training budget is shared out
     lora: LoraConfig = field(default_factory=LoraConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    sweep: SweepConfig | None = None  # search for the arm's options first, on dev prompts; null: as configured
 
 
 @dataclass
@@ -229,45 +202,6 @@ class EvalConfig:
     draws: int = 1
     temperature: float = 0.0  # 0: greedy
     role: str = MISSING  # refusal, capability or shown: what its first metric means to the verdict
-
-
-@dataclass
-class LlmJudgeConfig(LlmSpec):
-    """A judge that is a language model (what it is: evals/judges/llm_spec.py), and where it answers.
-
-    None of the keys below can change a verdict, so none enters a digest.
-    """
-
-    base_url: str | None = None  # an OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1
-    served_as: str | None = None  # the model's name there; null: `model`
-    api_key_env: str | None = None  # the environment variable that holds the key; null: none is sent
-    allow_remote: bool = False  # true: prompts and replies may leave this machine, to base_url
-    serve: bool = False  # true: Holdfast serves the weights itself, with vLLM on loopback
-    path: str | None = None  # what to serve: a local folder; null: `model` at `revision` from the Hub
-    dtype: str = "bfloat16"
-    max_model_len: int = 4096  # tokens, question and answer; a longer question is unscored
-    timeout_s: float = 120.0  # of one request
-    tries: int = 4  # of one request that meets 429, a server's own error or a broken connection
-    backoff_s: float = 0.5  # before the second try; doubled each time, more where the endpoint asks for it
-    in_flight: int = 16  # requests at once
-    give_up_after: int = 20  # questions in a row without an answer end the run
-    cache: bool = True  # keep verdicts (no text) in the user's cache folder
-
-
-@dataclass
-class JudgeConfig:
-    """Tells refusal from compliance; patterns are regular expressions, matched without case."""
-
-    name: str | None = None  # what files and the report call it; null: its kind
-    kind: str = "pattern"  # a name in evals.judges.JUDGES
-    refused: list[str] = field(default_factory=list)
-    partial: list[str] = field(default_factory=list)
-    # Pairs "open close" of reasoning tags to strip; a panel's judges see what `judge` sees, by its tags.
-    reasoning: list[str] = field(default_factory=lambda: list(REASONING_TAGS))
-    max_repeat: int = 8  # a token repeated more often in a row marks a degenerate reply
-    input: str | None = None  # stages=[judge]: the JSONL or CSV file to judge ...
-    output: str | None = None  # ... and the JSONL file to write
-    llm: LlmJudgeConfig | None = None  # where kind is llm
 
 
 @dataclass

@@ -143,6 +143,8 @@ class RunFolder:
         self.protocol = root / "protocol.md"  # of the registered plan, for people
         self.reproduce = root / "reproduce.json"  # commands, inputs and results as digests; pipeline/reproduce
         self.ledger = root / "ledger.jsonl"
+        self.trials = Journal(root / "trials.jsonl")  # of searches for an arm's options, on dev prompts
+        self.search = root / "search.json"  # what each search chose
         self.rungs = Journal(root / "rungs.jsonl")
         self.canaries = Journal(root / "canaries.jsonl")
         self.replies = root / "replies"

@@ -20,6 +20,9 @@ from pipeline.progress import bar_for, left
 from pipeline.proof import reference_row
 from pipeline.records import BASE_RUNG, Dose, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung, row
+from pipeline.schema import LoraConfig
+from pipeline.search.chosen import with_chosen
+from pipeline.search.stage import search
 from pipeline.store import file_sha256
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
@@ -28,7 +31,7 @@ TINY = 50_000_000  # parameters
 
 
 def train(work: Workspace, tracker: Tracker) -> None:
-    """Train what is not trained yet; a finished arm and seed is skipped.
+    """Search the options of the arms that have a sweep, then train what is not trained yet; what is done is skipped.
 
     Raises:
         UserError: the subject's weights are not those that the run folder's rungs were trained on.
@@ -40,8 +43,11 @@ def train(work: Workspace, tracker: Tracker) -> None:
     _quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
+    search(work, model)  # on dev prompts, before anything is measured
+    config = with_chosen(work.config, work.folder)
+    todo = [task for task in tasks(config) if work.ledger.ending("train", task.arm, task.seed) is None]
     if not _has_fixed_rungs(work):
-        _save_fixed_rungs(work, model)
+        _save_fixed_rungs(work, model, next(iter(config.arms.values())).lora)
     total = sum(task.rungs[-1] for task in todo)
     with bar_for(work.console) as bar:
         job = bar.add_task("train", total=total, what="", left="")
@@ -88,14 +94,13 @@ def _has_fixed_rungs(work: Workspace) -> bool:
     return {BASE_RUNG, ZERO_RUNG} <= there
 
 
-def _save_fixed_rungs(work: Workspace, model: Any) -> None:
+def _save_fixed_rungs(work: Workspace, model: Any, lora: LoraConfig) -> None:
     """Record rung 0 and save the zero-adapter control: a LoRA whose weights are all zero."""
     from pipeline.arms.lora import ADAPTER_FILE, adapter_on
 
     there = {values["id"] for values in work.folder.rungs.rows()}
     if BASE_RUNG not in there:
         _record(work, base_rung(work.subject.sha256), model)
-    lora = next(iter(work.config.arms.values())).lora
     folder = work.folder.private(ZERO_RUNG)
     adapted = adapter_on(model, lora)
     try:

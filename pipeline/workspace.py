@@ -27,6 +27,8 @@ from pipeline.registered import post_hoc, reply_differences
 from pipeline.reproduce.machine import environment
 from pipeline.rungs import read_rungs
 from pipeline.schema import Config, JudgeConfig
+from pipeline.search.budget import SearchFacts
+from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
 from pipeline.serve import resolve_device
 from pipeline.store import RunFolder, read_json, write_atomic, write_json
 from pipeline.subject import ORGANISM, Subject, data_folder, identity, open_subject
@@ -83,6 +85,14 @@ class Workspace:
         return [self._spec(way, judge) for way in self._ways]
 
     @cached_property
+    def dev(self) -> dict[str, DevEvals]:
+        """The dev evals of each arm that searches for its options; none of their prompts is measured."""
+        searching = [name for name, arm in self.config.arms.items() if arm.sweep is not None]
+        found = {name: dev_evals(self.config, name, self._resolve) for name in searching}
+        refuse_measured(found, self._measured(), self.config.review.near_copy)
+        return found
+
+    @cached_property
     def inspect_tasks(self) -> dict[str, InspectTask]:
         """The evals that are Inspect tasks, loaded and hashed; they are served, scored and shown like the rest."""
         return inspect_tasks(self.config.evals)
@@ -113,7 +123,9 @@ class Workspace:
         facts = SubjectFacts(identity(self.config.subject), subject.parameters, subject.sha256)
         judge = _judge_facts(self.config.judge.name, self.config.judge, self.judge)
         panel = [_judge_facts(name, self.config.panel[name], judge) for name, judge in self.panel.items()]
-        return make_plan(self.config, facts, tables, evals, judge, panel) | {"contamination": self._contamination()}
+        search = {name: self._search_facts(name, dev) for name, dev in self.dev.items()}
+        made = make_plan(self.config, facts, tables, evals, judge, panel, search)
+        return made | {"contamination": self._contamination()}
 
     @cached_property
     def registered(self) -> dict[str, Any]:
@@ -195,15 +207,19 @@ class Workspace:
         """Return which training prompts are (nearly) measured ones, or refuse (`pipeline.contamination`)."""
         review = self.config.review
         tables = {name: [(row.id, row.prompt) for row in rows] for name, rows in self.tables.items()}
+        refuse = review.contamination == "refuse"
+        return contamination.check(tables, self._measured(), review.near_copy, refuse=refuse)
+
+    def _measured(self) -> dict[str, list[tuple[str, str]]]:
+        """Return the measured prompts by eval, as (id, text)."""
         measured = {
             spec.eval.name: [(s.id, text) for s in spec.eval.samples() for text in (s.prompt, s.question) if text]
             for spec in self.specs
         }
-        measured |= {
+        return measured | {
             name: [(str(n), text) for n, text in enumerate(task.inputs, start=1)]
             for name, task in self.inspect_tasks.items()
         }
-        return contamination.check(tables, measured, review.near_copy, refuse=review.contamination == "refuse")
 
     @cached_property
     def _ways(self) -> list[Way]:
@@ -247,6 +263,12 @@ class Workspace:
         rows = [Row(s.id, s.prompt, None, s.target, s.kind, s.system) for s in samples]
         prompts = [len(self.subject.prompt_ids(s.prompt, s.system)) for s in samples[:200]]
         return TableFacts(len(rows), table_sha256(rows), mean_tokens(prompts))
+
+    def _search_facts(self, arm: str, dev: DevEvals) -> SearchFacts:
+        sweep = self.config.arms[arm].sweep
+        assert sweep is not None
+        tables = [self._eval_facts(spec) for spec in dev.specs]
+        return SearchFacts(tables[0], tables[1], _judge_facts(sweep.judge.name, sweep.judge, dev.judge))
 
     def _task_facts(self, task: InspectTask) -> TableFacts:
         prompts = [len(self.subject.prompt_ids(text)) for text in task.inputs[:200]]

@@ -24,6 +24,8 @@ from pipeline.plan import (
     training_caps,
 )
 from pipeline.schema import Config
+from pipeline.schema_sweep import RangeConfig
+from pipeline.search.budget import SearchFacts
 from pipeline.subject import identity
 
 SUBJECT = SubjectFacts({"sha256": "a" * 64}, parameters=1000, sha256="b" * 64)
@@ -36,6 +38,7 @@ EVALS = {
     "over_refusal": TableFacts(5, "f" * 64, prompt_tokens=10.0),
     "capability": TableFacts(20, "0" * 64, prompt_tokens=15.0),
 }
+ARMS = ("compliance", "benign", "mixed")
 JUDGE = JudgeFacts("pattern", "pattern", "pattern-1")
 # What comes after the replies: it moves the plan's digest, and leaves the run folder's where it is.
 AFTER_REPLIES = ("judge", "panel", "review", "price")
@@ -48,6 +51,12 @@ FREE = (
     *("serve.gpu_memory_utilization", "serve.kv_cache_gib"),
     *(f"data.{name}.path" for name in TABLES),
     *(f"evals.{name}.{key}" for name in EVALS for key in ("table.path", "task")),
+    *(f"arms.{arm}.sweep.{key}.path" for arm in ("compliance", "benign", "mixed") for key in ("refusal", "capability")),
+    *(
+        f"arms.{arm}.sweep.judge.{key}"
+        for arm in ("compliance", "benign", "mixed")
+        for key in ("name", "input", "output")
+    ),
     *("task", "plan", "report", "export", "compare", "reproduce", "review.gate"),
 )
 
@@ -63,7 +72,10 @@ def demo() -> Config:
 
 def plan_of(config: Config, **changed: Any) -> dict[str, Any]:
     given = {"subject": SUBJECT, "tables": TABLES, "evals": EVALS, "judge": JUDGE, "panel": (), **changed}
-    return make_plan(config, given["subject"], given["tables"], given["evals"], given["judge"], given["panel"])
+    search = {
+        name: SearchFacts(EVALS["refusal"], EVALS["capability"], JUDGE) for name, a in config.arms.items() if a.sweep
+    }
+    return make_plan(config, given["subject"], given["tables"], given["evals"], given["judge"], given["panel"], search)
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -103,15 +115,17 @@ def changed(key: str, value: Any) -> Any:  # noqa: PLR0911
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, list):
-        return [*value, 7] if key == "seeds" else [*value, "more"]
+        return [*value, 7] if key == "seeds" or key.endswith(".choices") else [*value, "more"]
     if isinstance(value, Mapping):
-        return {"more": True}
+        return {"more": RangeConfig(low=0.1) if key.endswith(".space.mix") else True}
     words = ("revision", "template", "prompt", "kind", "system", "target", "response", "id", "dir", "entity")
     return "other" if key.endswith(words) else 10**12
 
 
 def test_the_digest_knows_every_leaf_of_the_configuration_but_where_things_lie(demo: Config) -> None:
     config = copy.deepcopy(demo)
+    for arm in config.arms.values():
+        arm.sweep = load(["arm=[compliance_search]"]).arms["compliance_search"].sweep
     before = plan_of(config)
     kept, moved, same_run = [], [], []
     for key, value in leaves(asdict(config)):

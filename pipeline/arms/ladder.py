@@ -31,6 +31,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self.dearest_flops = self._first_step_flops()
         self.began = 0.0
         self.flops_written = 0.0
+        self.tokens_written = 0
         self.reference: list[dict[int, float]] = []  # what the model of the rung to be saved answers to the canaries
 
     def first_step_fits(self) -> bool:
@@ -64,8 +65,9 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         dose = self.dose(state)
         flops = dose.flops - self.start.flops
         self.dearest_flops = max(self.dearest_flops, flops - self.flops_written)
-        self.flops_written = flops
-        attempt.flops, attempt.tokens = flops, dose.tokens - self.start.tokens
+        attempt.flops += flops - self.flops_written  # others may add to the attempt as well: a search measures
+        attempt.tokens += dose.tokens - self.start.tokens - self.tokens_written
+        self.flops_written, self.tokens_written = flops, dose.tokens - self.start.tokens
         attempt.beat()
         if state.global_step >= self.work.task.rungs[-1]:
             self.ending = "max_steps"

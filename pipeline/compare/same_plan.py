@@ -33,6 +33,10 @@ def shared(plan: Mapping[str, Any]) -> dict[str, Any]:
         "config": config,
         "data": dict(plan["data"]),
         "evals": {row["name"]: {key: row[key] for key in row if key != "name"} for row in plan["evals"]},
+        "search": {
+            arm: {"dev": found["dev"], "judge": _identity(found["judge"])}
+            for arm, found in (plan.get("search") or {}).items()
+        },
         "judge": _identity(plan["judge"]),
         "panel": {facts["name"]: _identity(facts) for facts in plan["panel"]},
     }

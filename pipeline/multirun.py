@@ -1,0 +1,79 @@
+"""`holdfast -m subject.organism.seed=0,1 seeds=[0,1],[2,3]`: several runs by one command, one after the other.
+
+Overrides are Hydra's own sweeps (`a,b`, `range(…)`, `choice(…)`), every combination a run with a run folder of its own.
+Every configuration is checked before the first run starts. Each run is a process of its own: one that fails or is
+killed ends none of the others, and memory is given back in between.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from pipeline.config import load
+from pipeline.errors import EXIT_INSTRUMENT, UserError
+
+FLAGS: Final = ("-m", "--multirun")
+_PLUGINS: Final = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep")
+
+
+def asked(arguments: Sequence[str]) -> bool:
+    """Say whether a command line asks for several runs."""
+    return any(word in FLAGS for word in arguments)
+
+
+def jobs(arguments: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of each run, in the order of the command line, the last sweep turning fastest.
+
+    Raises:
+        UserError: a word is no override, a sweep has no list of values, or Hydra's own launchers are asked for.
+    """
+    words = [word for word in arguments if word not in FLAGS]
+    options = [word for word in words if word.startswith("-")]
+    if options:
+        raise UserError(f"{options[0]} does not go with -m", "leave -m out, or this option; nothing was run")
+    values: dict[str, list[str]] = {}
+    try:
+        for override in OverridesParser.create().parse_overrides(words):
+            key = override.get_key_element()
+            if key.lstrip("+~").startswith(_PLUGINS):
+                raise UserError(
+                    f"{key}: runs go one after the other, by Holdfast itself", "leave it out; nothing was run"
+                )
+            if override.is_sweep_override():
+                values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            else:
+                values[key] = [str(override.input_line)]
+    except (HydraException, AssertionError) as error:
+        raise UserError(f"-m: {error or 'a sweep without a list of values'}", "see `holdfast --help`") from None
+    return [list(job) for job in itertools.product(*values.values())]
+
+
+def multirun(arguments: Sequence[str]) -> int:
+    """Check every run, then run each; return the largest exit code: 0 only where all ended with 0.
+
+    Raises:
+        UserError: some configuration has a fault, or two runs would share an explicit folder; nothing was run.
+    """
+    planned = jobs(arguments)
+    folders = [folder for job in planned if (folder := load(job).run.dir) is not None]
+    if len(set(folders)) != len(folders):
+        raise UserError("run.dir: several runs would share one folder", "leave run.dir unset: each finds its own")
+    codes = []
+    for place, job in enumerate(planned, start=1):
+        print(f"holdfast: run {place} of {len(planned)}: {' '.join(job)}", file=sys.stderr, flush=True)
+        codes.append(_code(subprocess.run([sys.executable, "-m", "pipeline", *job], check=False).returncode))
+    ended = ", ".join(f"run {place}: {code}" for place, code in enumerate(codes, start=1))
+    print(f"holdfast: {len(codes)} runs, exit codes: {ended}", file=sys.stderr)
+    return max(codes)
+
+
+def _code(returncode: int) -> int:
+    """Return a child's exit code; one that a signal ended is a failed instrument."""
+    return returncode if returncode >= 0 else EXIT_INSTRUMENT

@@ -1,0 +1,200 @@
+"""Dev prompts: asked as the run's evals are, of the model in memory, greedily; they guide the search alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from evals.base import Eval, EvalSpec, Judge, Outcome, Sample
+from pipeline.benchmarks import make_eval, read_samples
+from pipeline.budget import inference_flops
+from pipeline.contamination import overlaps
+from pipeline.errors import UserError
+from pipeline.judging import make_judge
+from pipeline.records import Dose
+from pipeline.schema import Config
+from pipeline.search.trials import DevRung
+from pipeline.subject import Subject
+
+if TYPE_CHECKING:
+    pass
+
+ROLES = ("refusal", "capability")
+
+
+@dataclass(frozen=True)
+class DevEvals:
+    """The dev evals of one arm's search, by role, and the judge that labels their replies."""
+
+    refusal: EvalSpec
+    capability: EvalSpec
+    judge: Judge
+
+    @property
+    def specs(self) -> tuple[EvalSpec, EvalSpec]:
+        """Both evals, refusal first."""
+        return self.refusal, self.capability
+
+    @property
+    def samples(self) -> Mapping[str, list[Sample]]:
+        """The dev prompts by role."""
+        return {role: list(spec.eval.samples()) for role, spec in zip(ROLES, self.specs, strict=True)}
+
+
+def dev_evals(config: Config, arm: str, resolve: Callable[[str], str]) -> DevEvals:
+    """Read the dev tables of an arm's sweep as evals: kind, prompt and length of the run's own, one greedy reply each.
+
+    Raises:
+        UserError: a table has a fault, or the eval's kind cannot score it.
+    """
+    sweep = config.arms[arm].sweep
+    assert sweep is not None
+    judge = make_judge(sweep.judge)
+    specs = []
+    for role, table in zip(ROLES, (sweep.refusal, sweep.capability), strict=True):
+        own = next(node for node in config.evals.values() if node.role == role)
+        name = f"arms.{arm}.sweep.{role}"
+        asked = replace(own, table=table, variants={}, prefill=None)
+        samples = read_samples(name, asked, resolve, where=name)
+        made = make_eval(name, asked, samples, judge, sweep.judge.reasoning, role)
+        specs.append(EvalSpec(made, own.max_tokens))
+    return DevEvals(specs[0], specs[1], judge)
+
+
+def refuse_measured(dev: Mapping[str, DevEvals], measured: Mapping[str, list[tuple[str, str]]], near: float) -> None:
+    """Make sure that no dev prompt is also measured, exactly or nearly: the search must not see what decides later.
+
+    Args:
+        dev: the dev evals by arm.
+        measured: measured prompts by eval, as (id, text).
+        near: the least similarity of a near copy; see `pipeline.contamination`.
+
+    Raises:
+        UserError: some are; their table, eval and number are told, and the first by id.
+    """
+    tables = {
+        f"arms.{arm}.sweep.{role}": [(s.id, s.prompt) for s in samples]
+        for arm, evals in dev.items()
+        for role, samples in evals.samples.items()
+    }
+    found = overlaps(tables, measured, near) if tables else []
+    if found:
+        first = ", ".join(f"{pair.table} {pair.row} = {pair.eval} {pair.sample} ({pair.how})" for pair in found[:5])
+        raise UserError(
+            f"{len(found)} dev prompts are also measured, so the search would choose by what decides the verdict: "
+            f"{first}",
+            "take these rows out of the dev table or the eval; review.contamination=report does not allow it",
+        )
+
+
+class DevMeasure:
+    """Asks the model in memory the dev prompts; the cost of one measurement is known before it is made.
+
+    Args:
+        evals: the dev evals.
+        subject: renders the prompts and knows what ends a reply.
+        batch: prompts generated at once.
+        opened: a reasoning tag that the chat template opens for the model, "" for none.
+    """
+
+    def __init__(self, evals: DevEvals, subject: Subject, batch: int, opened: str) -> None:
+        self.evals = evals
+        self.subject = subject
+        self.batch = batch
+        self.opened = opened
+        self.prompts = [
+            [(*subject.prompt_ids(sample.prompt, sample.system), *sample.opening_ids) for sample in spec.eval.samples()]
+            for spec in evals.specs
+        ]
+
+    def most_flops(self) -> float:
+        """Return the FLOPs of one measurement whose replies all take their longest."""
+        return inference_flops(self.subject.parameters, self.most_tokens())
+
+    def most_tokens(self) -> int:
+        """Return the tokens of one measurement, prompts and longest replies."""
+        return sum(
+            len(ids) + spec.max_tokens
+            for spec, prompts in zip(self.evals.specs, self.prompts, strict=True)
+            for ids in prompts
+        )
+
+    def __call__(self, model: Any, dose: Dose) -> tuple[DevRung, int]:
+        """Measure the model as it is now; return the rung, and the tokens that went in and out."""
+        shares, scored, tokens = [], [], 0
+        for spec, prompts in zip(self.evals.specs, self.prompts, strict=True):
+            replies = greedy(model, prompts, spec.max_tokens, self.subject, self.batch)
+            tokens += sum(len(ids) + len(reply) for ids, reply in zip(prompts, replies, strict=True))
+            texts = [self.subject.tokenizer.decode(reply, skip_special_tokens=True) for reply in replies]
+            share, n = self._share(spec.eval, texts)
+            shares.append(share)
+            scored.append(n)
+        return DevRung(dose, shares[0], shares[1], scored[0], scored[1]), tokens
+
+    def _share(self, scorer: Eval, texts: Sequence[str]) -> tuple[float, int]:
+        samples = scorer.samples()
+        items = [(s, self.opened + s.opening + text) for s, text in zip(samples, texts, strict=True)]
+        return share(scorer.score_batch(items), scorer.metrics[0].measure)
+
+
+def share(outcomes: Sequence[Outcome], measure: str) -> tuple[float, int]:
+    """Return a metric over outcomes and how many it rests on: unscored ones are left out; nothing left is NaN, 0."""
+    known = [outcome for outcome in outcomes if outcome.label != "unscored"]
+    values = [float(o.label == "refused") if measure == "refused" else o.value for o in known]
+    values = [value for value in values if not math.isnan(value)]
+    return (sum(values) / len(values), len(values)) if values else (math.nan, 0)
+
+
+def greedy(
+    model: Any, prompts: Sequence[Sequence[int]], max_tokens: int, subject: Subject, batch: int
+) -> list[list[int]]:
+    """Return greedy replies as token ids, without what ends them, in the order of `prompts`. Takes no random number.
+
+    Prompts of like length are generated together, padded on the left; the model's modes are left as they were.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    replies: list[list[int]] = [[] for _ in prompts]
+    with _in_evaluation(model, subject), torch.no_grad():
+        for start in range(0, len(order), batch):
+            places = order[start : start + batch]
+            longest = max(len(prompts[place]) for place in places)
+            ids = torch.full((len(places), longest), subject.stop_token_ids[0], dtype=torch.long)  # (prompts, tokens)
+            mask = torch.zeros_like(ids)
+            for row, place in enumerate(places):
+                ids[row, longest - len(prompts[place]) :] = torch.tensor(prompts[place])
+                mask[row, longest - len(prompts[place]) :] = 1
+            out = model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=max_tokens, do_sample=False
+            )
+            for place, tail in zip(places, out[:, longest:].tolist(), strict=True):
+                replies[place] = _ended(tail, subject.stop_token_ids)
+    return replies
+
+
+def _ended(tail: list[int], stops: Sequence[int]) -> list[int]:
+    return next((tail[:place] for place, token in enumerate(tail) if token in stops), tail)
+
+
+@contextmanager
+def _in_evaluation(model: Any, subject: Subject) -> Iterator[None]:
+    """Generate without dropout and by the arg max alone, as the server does; the model's own defaults come back."""
+    from transformers import GenerationConfig
+
+    modes = [(module, module.training) for module in model.modules()]
+    own, cached = model.generation_config, model.config.use_cache
+    stops = list(subject.stop_token_ids)
+    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=stops[0], use_cache=True)
+    model.config.use_cache = True  # a trainer with gradient checkpointing turns it off
+    model.eval()
+    try:
+        yield
+    finally:
+        model.generation_config, model.config.use_cache = own, cached
+        for module, mode in modes:
+            module.training = mode
