@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Final
 
 from evals.judges import JUDGES
@@ -31,6 +32,8 @@ def sweep_faults(raw: Any) -> Iterator[str]:
         if sweep is None:
             continue
         key = f"arms.{name}.sweep"
+        if find_spec("optuna") is None:
+            yield f"{key}: Optuna is not installed; add the extra `search`, or leave this arm out"
         for role in ("refusal", "capability"):
             if role not in roles:
                 yield f"{key}: needs an eval of role {role}, whose way of asking and scoring the dev prompts share"

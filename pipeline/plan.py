@@ -199,9 +199,9 @@ def _judge_options(judge: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arm(arm: Mapping[str, Any]) -> dict[str, Any]:
-    sweep = arm.get("sweep")  # a plan that an earlier Holdfast registered has none
-    if not sweep:
-        return dict(arm)
+    sweep = arm.get("sweep")
+    if not sweep:  # left out, so that the digest of an arm without one is what it always was
+        return {key: value for key, value in arm.items() if key != "sweep"}
     tables = {role: _without_path(sweep[role]) for role in ("refusal", "capability")}
     return {**arm, "sweep": {**sweep, **tables, "judge": _judge_options(sweep["judge"])}}
 

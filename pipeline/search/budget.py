@@ -96,7 +96,7 @@ def estimated_flops(
         node = config.arms[arm]
         assert node.sweep is not None
         lengths = {node_eval.role: node_eval.max_tokens for node_eval in config.evals.values()}
-        measure = sum(t.rows * (t.prompt_tokens + lengths[role]) for role, t in _tables(found).items())
+        measure = sum(t.rows * (t.prompt_tokens + lengths.get(role, 0)) for role, t in _tables(found).items())
         steps = node.training.max_steps
         climb = training_flops(parameters, 0, math.ceil(step_tokens[arm] * steps))
         total += node.sweep.trials * (climb + len(ladder(steps)) * inference_flops(parameters, math.ceil(measure)))

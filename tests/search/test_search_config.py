@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config import load
 from pipeline.errors import UserError
-from pipeline.plan import JudgeFacts, SubjectFacts, TableFacts, make_plan, tasks, training_caps
+from pipeline.plan import JudgeFacts, SubjectFacts, TableFacts, digested_config, make_plan, tasks, training_caps
 from pipeline.protocol import protocol
 from pipeline.schema import Config
 from pipeline.search.budget import SearchFacts, arm_caps, search_caps
@@ -80,6 +80,12 @@ def test_a_search_needs_what_it_measures_with() -> None:
     assert f"{SWEEP}: needs an eval of role capability" in said
 
 
+def test_a_missing_optuna_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.config_sweep.find_spec", lambda _: None)
+    assert f"{SWEEP}: Optuna is not installed; add the extra `search`" in told()
+    assert load(["arm=[compliance]"]), "without a sweep nothing needs it"
+
+
 def test_search_and_climbs_share_what_the_arm_may_use(config: Config) -> None:
     config.budget = replace(config.budget, device_seconds=1000.0, measure_reserve=0.4, usd=6.0, flops=None)
     sweep = config.arms["compliance_search"].sweep
@@ -119,6 +125,12 @@ def test_the_digests_know_the_space_the_dev_prompts_and_their_judge(config: Conf
         replace(facts, judge=replace(JUDGE, version="pattern-2")),
     ):
         assert plan_of(config, {"compliance_search": other_facts})["run_sha256"] != before
+
+
+def test_an_arm_without_a_search_has_the_digest_that_it_always_had(config: Config) -> None:
+    kept = digested_config(asdict(config))["arms"]
+    assert "sweep" not in kept["compliance"]
+    assert "sweep" in kept["compliance_search"]
 
 
 def test_a_threshold_that_is_changed_later_leaves_the_run_where_it_is(config: Config) -> None:
