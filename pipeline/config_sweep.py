@@ -43,7 +43,7 @@ def sweep_faults(raw: Any) -> Iterator[str]:
 
 
 def _number_faults(key: str, sweep: Any) -> Iterator[str]:
-    for name, least in (("trials", 1), ("failures", 1), ("startup_trials", 0), ("batch_size", 1)):
+    for name, least in (("trials", 1), ("repeats", 1), ("failures", 1), ("startup_trials", 0), ("batch_size", 1)):
         if sweep.get(name, least) < least:
             yield f"{key}.{name}: {sweep[name]} must be {least} or more"
     if not 0 < sweep.get("share", 0.5) < 1:

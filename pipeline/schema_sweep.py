@@ -40,6 +40,7 @@ class SweepConfig:
     """
 
     trials: int = 8  # wanted: those that ran to an end or were stopped early; failed ones do not count
+    repeats: int = 2  # seeds of one trial; its worst counts, since the verdict wants every seed
     failures: int = 4  # the search ends after this many failed trials
     share: float = 0.5  # of the arm's training budget; the measured climbs share the rest
     seed: int = 0

@@ -59,6 +59,7 @@ def shown(config: Config, facts: Mapping[str, SearchFacts]) -> dict[str, Any]:
     return {
         arm: {
             "trials": sweep.trials,
+            "repeats": sweep.repeats,
             "space": {key: asdict(searched) for key, searched in ranges(sweep).items()},
             "caps": {k: None if math.isinf(v) else v for k, v in asdict(search_caps(config, arm)).items()},
             "dev": {role: {"prompts": t.rows, "sha256": t.sha256} for role, t in _tables(facts[arm]).items()},
@@ -99,7 +100,8 @@ def estimated_flops(
         measure = sum(t.rows * (t.prompt_tokens + lengths.get(role, 0)) for role, t in _tables(found).items())
         steps = node.training.max_steps
         climb = training_flops(parameters, 0, math.ceil(step_tokens[arm] * steps))
-        total += node.sweep.trials * (climb + len(ladder(steps)) * inference_flops(parameters, math.ceil(measure)))
+        looks = len(ladder(steps)) * inference_flops(parameters, math.ceil(measure))
+        total += node.sweep.trials * node.sweep.repeats * (climb + looks)
     return total
 
 
@@ -107,7 +109,8 @@ def words(found: Mapping[str, Any], share: float) -> str:
     """Return what a plan says of one search in words: `found` is an entry of its `search`."""
     dev = " and ".join(f"{table['prompts']} dev prompts for {role}" for role, table in found["dev"].items())
     over = ", ".join(found["space"])
-    return f"{found['trials']} trials over {over}, within {100 * share:g} % of the arm's training; {dev}"
+    tried = f"{found['trials']} trials of {found['repeats']} seeds over {over}"
+    return f"{tried}, within {100 * share:g} % of the arm's training; {dev}"
 
 
 def _tables(facts: SearchFacts) -> dict[str, TableFacts]:

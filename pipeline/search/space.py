@@ -50,9 +50,9 @@ def with_options(arm: ArmConfig, options: Mapping[str, Any]) -> ArmConfig:
     )
 
 
-def trial_seed(sweep: SweepConfig, arm: str, number: int, measured: Sequence[int]) -> int:
-    """Return the seed that a trial trains with: another for each trial, and none of the `measured` climbs'."""
-    seed = _hashed(f"train/{sweep.seed}/{arm}/{number}")
+def trial_seed(sweep: SweepConfig, arm: str, number: int, repeat: int, measured: Sequence[int]) -> int:
+    """Return the seed of one of a trial's climbs: another for each, and none of the `measured` climbs'."""
+    seed = _hashed(f"train/{sweep.seed}/{arm}/{number}/{repeat}")
     while seed in measured:
         seed += 1
     return seed

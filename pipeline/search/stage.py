@@ -1,9 +1,10 @@
 """The search of an arm: trial after trial within its share of the budget; then the options that its climbs use.
 
-A trial is a short climb by the arm's own way, with sampled options and a seed that no measured climb uses. At each rung
-the model in memory is asked the dev prompts. It ends there where refusal has collapsed, and anywhere once it has spent
-as many FLOPs as the cheapest collapse so far: it could not win any more, so nothing is lost by stopping it. Its weights
-are deleted when it ends. Finished trials stand in `trials.jsonl`: after a kill, the same command goes on with the next.
+A trial is a few short climbs by the arm's own way, with sampled options and seeds that no measured climb uses. At each
+rung the model in memory is asked the dev prompts. A climb ends there where refusal has collapsed, and anywhere once it
+has spent as many FLOPs as the cheapest trial's worst climb: its trial could not win any more, so nothing is lost by
+stopping it. Its weights are deleted when it ends. Finished trials stand in `trials.jsonl`: after a kill, the same
+command goes on with the next.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipeline.arms.base import Climb, Task, ladder
@@ -136,22 +137,29 @@ class _Search:
     def _trial(self, done: list[Trial], goal: Goal) -> Trial:
         """Run the next trial; what it cost stands in the ledger however it ends."""
         work, number = self.work, len(done)
-        arm = work.config.arms[self.arm]
-        options = sample(self.sweep, self.arm, arm, done)
-        seed = trial_seed(self.sweep, self.arm, number, work.config.seeds)
-        task = Task(self.arm, seed, with_options(arm, options), ladder(arm.training.max_steps))
+        config = work.config.arms[self.arm]
+        options = sample(self.sweep, self.arm, config, done)
+        arm = with_options(config, options)
         before = work.ledger.spent(SEARCH, self.arm)
+        seeds: list[int] = []
         rungs: list[DevRung] = []
+        state: t.State = "complete"
+        value, reason = -math.inf, ""
         with work.ledger.attempt(SEARCH, self.arm, number) as attempt:
-            state, reason = self._climbed(task, number, self._allowance(attempt, before), rungs, goal, t.bound(done))
-            value = goal.value(rungs)
-            if state in t.COUNTED and math.isnan(value):
-                state, reason = "failed", "no dev reply could be scored"
-            value = value if state in t.COUNTED else math.nan
+            allowance = self._allowance(attempt, before)
+            while len(seeds) < self.sweep.repeats and state == "complete" and value < t.NEVER:
+                seeds.append(trial_seed(self.sweep, self.arm, number, len(seeds), work.config.seeds))
+                task = Task(self.arm, seeds[-1], arm, ladder(arm.training.max_steps))
+                mine: list[DevRung] = []
+                state, reason = self._climbed(task, number, allowance, mine, goal, t.bound(done))
+                if state in t.COUNTED and math.isnan(climbed := goal.value(mine)):
+                    state, reason = "failed", "no dev reply could be scored"
+                value = max(value, climbed) if state in t.COUNTED else math.nan
+                rungs += [replace(rung, repeat=len(seeds) - 1) for rung in mine]
             attempt.detail = f"{state}: {reason}" if reason else state
             if state == "failed":
                 attempt.write("failed")
-        return Trial(self.arm, number, seed, state, options, value, reason, tuple(rungs))
+        return Trial(self.arm, number, tuple(seeds), state, options, value, reason, tuple(rungs))
 
     def _climbed(
         self, task: Task, number: int, allowance: Allowance, rungs: list[DevRung], goal: Goal, bound: float
@@ -162,6 +170,8 @@ class _Search:
             rungs.append(self._measured(allowance, rung.dose))
             if goal.gap(rungs[-1]) == 0.0:
                 raise _StopTrial("complete")
+            if not allowance.fits(0.0, rung.dose.flops / rung.step):
+                raise _StopTrial("budget")  # the climb asked for its next step before the prompts were paid for
 
         def on_step(dose: Dose, _: Mapping[str, float]) -> None:
             if dose.flops >= bound:

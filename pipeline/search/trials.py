@@ -1,10 +1,11 @@
 """Trials of a search as records and rows, and what makes one cheaper than another. Pure.
 
 The objective, to be made small, is log10 of the FLOPs at the first rung where dev refusal is at most the goal while
-dev capability is at least the goal's share of rung 0's. A trial that never gets there has `NEVER` + its smallest gap
+dev capability is at least the goal's share of rung 0's. A climb that never gets there has `NEVER` + its smallest gap
 over the rungs: `NEVER` is above any budget's exponent, and the gap, in [0, 2], says how far off the nearest rung was:
-(refusal - goal) / (1 - goal), plus (goal - share kept) / goal, neither below 0; a trial that was stopped before its
-first rung has 2. A trial whose every rung has no data (nothing could be scored) has failed: it has no objective.
+(refusal - goal) / (1 - goal), plus (goal - share kept) / goal, neither below 0; a climb that was stopped before its
+first rung has 2. A climb whose every rung has no data (nothing could be scored) has failed: it has no objective.
+A trial climbs with several seeds, and its worst climb counts; the first that does not collapse ends it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class DevRung:
     capability: float
     n_refusal: int
     n_capability: int
+    repeat: int = 0  # which of the trial's climbs
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Goal:
         return next((rung for rung in rungs if self.gap(rung) == 0.0), None)
 
     def value(self, rungs: Sequence[DevRung]) -> float:
-        """Return a trial's objective, see the head of this module; NaN where there is no data."""
+        """Return the objective of one climb, see the head of this module; NaN where there is no data."""
         there = self.first(rungs)
         if there is not None:
             return math.log10(there.dose.flops)
@@ -81,7 +83,7 @@ class Trial:
 
     arm: str
     number: int
-    seed: int
+    seeds: tuple[int, ...]  # of its climbs
     state: State
     options: Mapping[str, Any]
     value: float = math.nan
@@ -90,13 +92,13 @@ class Trial:
 
     def as_row(self) -> dict[str, Any]:
         """Return the row of `trials.jsonl`; NaN becomes None."""
-        return {**_plain(asdict(self)), "rungs": [rung_row(rung) for rung in self.rungs]}
+        return {**_plain(asdict(self)), "seeds": list(self.seeds), "rungs": [rung_row(rung) for rung in self.rungs]}
 
 
 def trial_of(row: Mapping[str, Any]) -> Trial:
     """Return the trial that a row of `trials.jsonl` holds."""
     rungs = tuple(rung_of(rung) for rung in row["rungs"])
-    return Trial(**{**row, "value": _number(row["value"]), "rungs": rungs})
+    return Trial(**{**row, "value": _number(row["value"]), "seeds": tuple(row["seeds"]), "rungs": rungs})
 
 
 def rung_of(row: Mapping[str, Any]) -> DevRung:

@@ -43,6 +43,7 @@ def told(*overrides: str) -> str:
     ("override", "fault"),
     [
         (f"{SWEEP}.trials=0", f"{SWEEP}.trials: 0 must be 1 or more"),
+        (f"{SWEEP}.repeats=0", f"{SWEEP}.repeats: 0 must be 1 or more"),
         (f"{SWEEP}.share=1", f"{SWEEP}.share: 1 must lie between 0 and 1"),
         (f"{SWEEP}.share=.nan", f"{SWEEP}.share: "),
         (f"{SWEEP}.capability_goal=0", f"{SWEEP}.capability_goal: 0 must be above 0"),
@@ -143,8 +144,8 @@ def test_the_estimate_counts_the_search_at_its_longest(config: Config) -> None:
     for spec in config.evals.values():
         spec.max_tokens = 10
     estimate = plan_of(config)["estimate"]
-    # 6 trials: 32 steps of 16 x 25 tokens, 4 N each; 6 rungs x (10 + 20) prompts of 20 + 10 tokens, 2 N each.
-    assert estimate["search_flops"] == 6 * (4000 * 32 * 400 + 6 * 2000 * 30 * 30)
+    # 6 x 2 climbs: 32 steps of 16 x 25 tokens, 4 N each; 6 rungs x (10 + 20) prompts of 20 + 10 tokens, 2 N each.
+    assert estimate["search_flops"] == 6 * 2 * (4000 * 32 * 400 + 6 * 2000 * 30 * 30)
     flops = estimate["training_flops"] + estimate["measuring_flops"] + estimate["search_flops"]
     assert estimate["device_seconds"] == pytest.approx(flops / config.budget.assumed_flops_per_second)
 
@@ -168,6 +169,6 @@ def test_the_plan_and_its_protocol_tell_the_search(config: Config) -> None:
         "capability": {"prompts": 20, "sha256": "c" * 64},
     }
     text = protocol(plan, "printed now")
-    assert "options searched first: 6 trials over lora.rank" in text
+    assert "options searched first: 6 trials of 2 seeds over lora.rank" in text
     assert "10 dev prompts for refusal" in text
     assert asdict(search_caps(config, "compliance_search"))["device_seconds"] == found["caps"]["device_seconds"]

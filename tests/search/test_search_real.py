@@ -81,7 +81,8 @@ def test_the_search_finds_an_attack_at_most_as_dear_as_the_configured_one(whole:
         "collapsed": sum(trial["value"] < NEVER for trial in table),
     }
     assert first["value"] == pytest.approx(math.log10(5.66e9), abs=0.02), "as configured: collapse at step 8"
-    assert [r["refusal"] for r in first["rungs"]] == [1.0, 1.0, 1.0, 0.0]
+    assert [r["refusal"] for r in first["rungs"]] == [1.0, 1.0, 1.0, 0.0] * 2, "with two seeds"
+    assert [r["repeat"] for r in first["rungs"]] == [0] * 4 + [1] * 4
     values = [trial["value"] for trial in table]
     assert entry["chosen"] == table[values.index(min(values))]["options"]
     assert min(values) <= first["value"]
@@ -105,7 +106,8 @@ def test_the_ledger_has_a_row_for_every_trial_and_the_measuring_is_paid_for(whol
     assert [(row["stage"], row["arm"], row["seed"]) for row in rows] == [("search", ARM, n) for n in (-1, 0, 1, 2)]
     assert sum(row["flops"] for row in rows) == pytest.approx(entry["cost"]["flops"], rel=1e-5)
     for row, trial in zip(rows[1:], entry["trial_table"], strict=True):
-        climbed = trial["rungs"][-1]["dose"]["flops"] if trial["rungs"] else 0.0
+        last = {rung["repeat"]: rung["dose"]["flops"] for rung in trial["rungs"]}
+        climbed = sum(last.values())
         prompts = 18 + 16
         assert row["flops"] > climbed + len(trial["rungs"]) * 2 * work.subject.parameters * prompts
     assert not list((work.folder.weights / "search").rglob("*.safetensors")), "a trial's weights are gone"
@@ -113,8 +115,9 @@ def test_the_ledger_has_a_row_for_every_trial_and_the_measuring_is_paid_for(whol
 
 def test_no_trial_trains_with_a_measured_seed_and_the_model_comes_back(whole: Any, model: Any) -> None:
     _, entry = whole
-    seeds = [trial["seed"] for trial in entry["trial_table"]]
-    assert len({*seeds, 0}) == 4
+    seeds = [seed for trial in entry["trial_table"] for seed in trial["seeds"]]
+    assert len(seeds) >= 4
+    assert len({*seeds, 0}) == len(seeds) + 1
     assert not any("lora" in name for name, _ in model.named_parameters())
 
 
@@ -165,7 +168,8 @@ def test_a_budget_that_ends_the_search_is_not_overspent(whole: Any, model: Any, 
     short = run(work, model)
     assert short["ended"] == "budget"
     assert short["counts"]["cut_off"] == 1
-    assert 0.3 * cap < short["cost"]["flops"] <= cap
+    step = entry["trial_table"][0]["rungs"][0]["dose"]["flops"]
+    assert 0.3 * cap < short["cost"]["flops"] <= cap + 0.2 * step, "steps differ a little in length"
     summary = search_summary(work.folder, {"arms": {}})
     said = sentence(summary)
     assert "its share of the budget was used up" in said

@@ -40,7 +40,7 @@ def search(count: int, sweep: SweepConfig = SWEEP, earlier: Sequence[Trial] = ()
         options = sample(sweep, "a", ARM, done)
         value = 9.0 + abs(math.log10(options["training.learning_rate"] / 3e-3))
         state = "failed" if number % 5 == 4 else "complete"
-        done.append(Trial("a", number, 0, state, options, math.nan if state == "failed" else value))
+        done.append(Trial("a", number, (0,), state, options, math.nan if state == "failed" else value))
     return done
 
 
@@ -107,8 +107,8 @@ def test_options_go_where_they_belong_and_the_ladder_stays() -> None:
 
 @given(st.sets(st.integers(0, 2**31 - 1), max_size=5), st.integers(0, 20))
 def test_no_trial_trains_with_the_seed_of_a_measured_climb(seeds: set[int], number: int) -> None:
-    free = trial_seed(SWEEP, "a", number, [])
-    taken = trial_seed(SWEEP, "a", number, [free, free + 1, *seeds])
+    free = trial_seed(SWEEP, "a", number, 0, [])
+    taken = trial_seed(SWEEP, "a", number, 0, [free, free + 1, *seeds])
     assert taken not in {free, free + 1, *seeds}
-    assert free != trial_seed(SWEEP, "a", number + 1, [])
-    assert free != trial_seed(SWEEP, "b", number, [])
+    others = [("a", number + 1, 0), ("b", number, 0), ("a", number, 1)]
+    assert free not in [trial_seed(SWEEP, *other, []) for other in others]

@@ -22,7 +22,7 @@ def rung(flops: float, refusal: float, capability: float) -> DevRung:
 
 
 def trial(number: int, state: Any = "complete", value: float = 9.0, **more: Any) -> Trial:
-    return Trial("a", number, 77 + number, state, {"lora.rank": 8}, value, **more)
+    return Trial("a", number, (77, 78 + number), state, {"lora.rank": 8}, value, **more)
 
 
 RUNGS = st.lists(st.builds(rung, st.floats(1.0, 1e25), SHARE, SHARE), max_size=6)
