@@ -48,7 +48,7 @@ def contain(folder: RunFolder, rungs: Sequence[Rung], config: ContainConfig) -> 
             _contain_one(folder, rung, keys, journal)
     rest = list(_files(folder.weights))
     size = sum(path.lstat().st_size for path in rest)
-    _destroy(folder.weights)
+    destroy(folder.weights)
     journal.append([{"rung": "", "state": "destroyed", "files": len(rest), "bytes": size, "at": _now()}])
 
 
@@ -106,7 +106,7 @@ def _contain_one(folder: RunFolder, rung: Rung, keys: Sequence[Any], journal: Jo
             encrypt_folder(place, target, keys)
             journal.append([{**row, "state": "kept", "kept_sha256": file_sha256(target), "at": _now()}])
         journal.append([{**row, "state": "destroying", "at": _now()}])
-    _destroy(place)
+    destroy(place)
     journal.append([{**row, "state": "destroyed", "at": _now()}])
 
 
@@ -126,7 +126,7 @@ def _place(folder: RunFolder, rung: Rung) -> Path:
     return place
 
 
-def _destroy(folder: Path) -> None:
+def destroy(folder: Path) -> None:
     """Overwrite and remove every file under a folder, then the folder. A link is removed, never followed."""
     if folder.is_symlink():
         folder.unlink()

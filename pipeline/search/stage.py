@@ -3,14 +3,13 @@
 A trial is a few short climbs by the arm's own way, with sampled options and seeds that no measured climb uses. At each
 rung the model in memory is asked the dev prompts. A climb ends there where refusal has collapsed, and anywhere once it
 has spent as many FLOPs as the cheapest trial's worst climb: its trial could not win any more, so nothing is lost by
-stopping it. Its weights are deleted when it ends. Finished trials stand in `trials.jsonl`: after a kill, the same
+stopping it. Its weights are destroyed when it ends. Finished trials stand in `trials.jsonl`: after a kill, the same
 command goes on with the next.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +19,7 @@ from pipeline.arms.base import Climb, Task, ladder
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
 from pipeline.budget import Allowance, Attempt
+from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
 from pipeline.points import rounded
 from pipeline.progress import bar_for, left
@@ -179,7 +179,7 @@ class _Search:
 
         work = self.work
         folder = work.folder.private(SEARCH, self.arm, f"t{number}")
-        shutil.rmtree(folder)  # of an attempt that was cut off
+        destroy(folder)  # of an attempt that was cut off
         try:
             ending = find(task.config.way)(
                 Climb(
@@ -205,7 +205,7 @@ class _Search:
                 raise
             return "failed", "out of memory"
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            destroy(folder)
         if ending == "nan_loss":
             return "failed", "a loss that is not a number"
         return ("budget", "") if ending == "budget" else ("complete", "")

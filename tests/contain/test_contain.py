@@ -101,7 +101,7 @@ def test_a_kill_between_any_two_acts_is_made_good_by_the_next_command(
         return wrapped
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "_destroy", dying(weights._destroy))
+        patch.setattr(weights, "destroy", dying(weights.destroy))
         patch.setattr(Journal, "append", dying(Journal.append))
         patch.setattr(weights, "_overwrite", dying(weights._overwrite))
         with contextlib.suppress(Killed):
