@@ -7,7 +7,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.examples import Example
-from pipeline.report import burn, claims, evidence, judges, panels, path, prices, scaled, scope, staircase, view, ways
+from pipeline.report import (
+    burn,
+    claims,
+    evidence,
+    judges,
+    panels,
+    path,
+    prices,
+    scaled,
+    scope,
+    searched,
+    staircase,
+    view,
+    ways,
+)
 from pipeline.report.data import ReportData, quantity, short_digest
 from pipeline.report.figures import figures, words
 from pipeline.report.gone import gone
@@ -55,6 +69,7 @@ def render(run: ReportData) -> str:
         prices=prices,
         scaled=scaled,
         scope=scope,
+        searched=searched,
         evidence=evidence,
         staircase=staircase,
         panels=panels,
