@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import queue
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pipeline import track_worker
 from pipeline.errors import UserError
 from pipeline.records import Dose
 from pipeline.schema import TrackConfig
+from pipeline.track_environment import temporary, wandb_environment
 from pipeline.track_redact import figure_json, numbers, redacted, slug, summary_values
 
 log = logging.getLogger(__name__)
@@ -52,19 +52,6 @@ _SETTINGS: Final[dict[str, Any]] = {
     "x_save_requirements": False,
     "x_transaction_log_flush_interval": 1.0,  # seconds; a kill loses no more than that
 }
-# What W&B's process gets of the user's environment: what a program needs to start and to reach a server.
-_PASSED: Final = frozenset(
-    (
-        *("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "LANG", "LC_ALL", "LC_CTYPE"),
-        *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "LD_LIBRARY_PATH"),
-    )
-)
-_PASSED_ONLINE: Final = frozenset(
-    (
-        *("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
-    )
-)
 
 
 class Tracker:
@@ -99,14 +86,16 @@ class WandbTracker(Tracker):
     """W&B in a process of its own, which starts at the first row. No method raises or waits, but `close`.
 
     Only finite numbers pass `step` and `rung`; NaN means "no data" and leaves no value. See `track_redact`.
+    `part` tells the runs of one arm and seed apart, where something else than its training is recorded.
     """
 
-    def __init__(self, config: TrackConfig, run_dir: Path, group: str, plan: Mapping[str, Any]) -> None:
+    def __init__(self, config: TrackConfig, run_dir: Path, group: str, plan: Mapping[str, Any], part: str = "") -> None:
         self._config = config
         self._dir = run_dir.resolve() / "wandb"
         self._group = slug(group)
         self._plan = redacted(plan)
         self._plan_digest = _plan_digest(plan)
+        self._part = slug(part) if part else ""
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUE_ROWS)
         self._doses: dict[tuple[str, int], dict[str, float]] = {}  # the last of each arm and seed
         self._lock = threading.Lock()
@@ -158,17 +147,19 @@ class WandbTracker(Tracker):
         if self._off:
             return
         try:
-            identity = {"run": f"{slug(arm)}-{int(seed)}", "arm": slug(arm), "seed": int(seed)}
-            self._queue.put_nowait(identity | {"id": self._id(arm, seed)} | message())
+            name = f"{slug(arm)}-{int(seed)}{self._part and f' {self._part}'}"
+            identity = {"run": name, "arm": slug(arm), "seed": int(seed), "id": self.run_id(arm, seed)}
+            self._queue.put_nowait(identity | message())
             self._start()
         except queue.Full:
             self._warn("W&B does not keep up; rows are left out")
         except Exception as error:
             self._warn(f"{type(error).__name__}: {error}")
 
-    def _id(self, arm: str, seed: int) -> str:
-        """Return the W&B id: the same for every attempt of this plan, folder name, arm and seed."""
-        key = json.dumps([self._plan_digest, self._group, str(arm), int(seed)])
+    def run_id(self, arm: str, seed: int) -> str:
+        """Return the W&B id: the same for every attempt of this plan, folder name, arm and seed (and part)."""
+        part = [self._part] if self._part else []
+        key = json.dumps([self._plan_digest, self._group, str(arm), int(seed), *part])
         return f"{slug(arm, 40)}-{int(seed)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     def _start(self) -> None:
@@ -198,23 +189,12 @@ class WandbTracker(Tracker):
             self._off = True
 
     def _spawn(self) -> subprocess.Popen[str]:
-        temporary = self._dir / "tmp"
-        temporary.mkdir(parents=True, exist_ok=True)
-        online = self._config.mode == "online"
-        passed = _PASSED | _PASSED_ONLINE if online else _PASSED
-        folders = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR")
-        environment = {
-            **{key: value for key, value in os.environ.items() if key in passed},
-            **{key: str(self._dir / key.split("_")[1].lower()) for key in folders},
-            "TMPDIR": str(temporary),
-            "WANDB_SILENT": "true",
-            "WANDB_ERROR_REPORTING": "false",  # telemetry is sent even offline without this
-        }
+        environment = wandb_environment(self._dir, online=self._config.mode == "online")
         with (self._dir / "worker.log").open("a") as errors:
             # -P: the script's folder must not stand in front of the libraries' names.
             return subprocess.Popen(
                 [sys.executable, "-P", track_worker.__file__],
-                cwd=temporary,
+                cwd=temporary(self._dir),
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -230,7 +210,7 @@ class WandbTracker(Tracker):
             "entity": self._config.entity,
             "mode": self._config.mode,
             "group": self._group,
-            "config": self._plan | {"plan_sha256": self._plan_digest},
+            "config": self._plan | {"plan_sha256": self._plan_digest, "part": self._part or "training"},
             "dir": str(self._dir.parent),
             "settings": _SETTINGS,
             "finish_timeout_s": self._config.finish_timeout_s,

@@ -65,6 +65,11 @@ def numbers(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return kept
 
 
+def without_paths(text: str) -> str:
+    """Return words that were written to be shown, with paths replaced, cut to 500 characters."""
+    return _PATH.sub(REDACTED, text)[:_LONGEST_TEXT]
+
+
 def summary_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten a verdict to `a/b` keys: finite numbers, booleans, hashes, and words under the known keys."""
     flat: dict[str, Any] = {}
@@ -149,9 +154,7 @@ def _text(key: str, value: str, beside: Mapping[str, Any], above: tuple[str, ...
     )
     if allowed:
         return value
-    if key in _SENTENCE_KEYS:
-        return _PATH.sub(REDACTED, value)[:_LONGEST_TEXT]
-    return REDACTED
+    return without_paths(value) if key in _SENTENCE_KEYS else REDACTED
 
 
 def _clean_figure(part: Any) -> Any:

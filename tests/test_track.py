@@ -22,7 +22,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.records import Dose
 from pipeline.schema import TrackConfig
-from pipeline.track import NullTracker, Tracker, tracker
+from pipeline.track import NullTracker, Tracker, WandbTracker, tracker
 
 ROOT = Path(__file__).parents[1]
 AXES = {"dose/steps", "dose/examples", "dose/tokens", "dose/flops", "dose/device_seconds", "dose/usd"}
@@ -247,6 +247,15 @@ def test_each_attempt_is_a_new_folder_of_the_same_run_also_on_a_long_path(tmp_pa
     assert len(found) == 2
     assert found[0].name == found[1].name
     assert [rows(records(log, tmp_path))[0]["dose/steps"] for log in found] == [1, 2]
+
+
+def test_a_part_has_an_id_of_its_own_and_the_training_keeps_its(tmp_path: Path) -> None:
+    made = [
+        WandbTracker(offline(), tmp_path, "g", {"sha256": "ab" * 32}, *part).run_id("benign", 3)
+        for part in ((), ("",), ("measured-1",), ("measured-2",))
+    ]
+    assert made[0] == made[1]
+    assert len(set(made)) == 3
 
 
 def test_none_tracks_nothing(tmp_path: Path) -> None:
