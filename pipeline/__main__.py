@@ -39,6 +39,7 @@ def run(work: Workspace) -> None:
     from pipeline.measure import generate
     from pipeline.plan import print_plan
     from pipeline.protocol import print_protocol
+    from pipeline.publish.stage import publish
     from pipeline.reproduce.record import recorded
     from pipeline.score import score
     from pipeline.track import tracker
@@ -69,6 +70,8 @@ def run(work: Workspace) -> None:
                 report(work, tracking)
             if "export" in config.stages:
                 export(work)  # the run as Inspect logs, for `inspect view`
+        if "publish" in config.stages:
+            publish(work)  # the W&B runs are sent and checked on arrival, then a W&B Report is saved
     if config.review.gate:
         gate(work.folder)  # the verdict as exit code
 

@@ -31,6 +31,7 @@ _NOT_DIGESTED = (
         "plan",
         "report",
         "export",
+        "publish",
         "compare",
         "contain",
         "reproduce",

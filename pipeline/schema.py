@@ -13,13 +13,14 @@ from omegaconf import MISSING
 from pipeline.schema_contain import ContainConfig
 from pipeline.schema_judge import REASONING_TAGS, JudgeConfig, LlmJudgeConfig
 from pipeline.schema_price import PriceConfig
+from pipeline.schema_publish import PublishConfig
 from pipeline.schema_reproduce import ReproduceConfig
 from pipeline.schema_sweep import SweepConfig
 from pipeline.schema_tables import TableConfig
 
 REVIEW_STAGES = ("plan", "train", "generate", "score", "analyse", "report")  # in the order in which they run
-# export writes a run as Inspect logs; the others stand alone (pipeline/alone.py)
-STAGES = (*REVIEW_STAGES, "export", "judge", "compare", "reproduce", "purge")
+# export writes a run as Inspect logs, publish sends it to W&B; the others stand alone (pipeline/alone.py)
+STAGES = (*REVIEW_STAGES, "export", "publish", "judge", "compare", "reproduce", "purge")
 __all__ = [
     "REASONING_TAGS",
     "JudgeConfig",
@@ -297,6 +298,7 @@ class Config:
     plan: PlanConfig = field(default_factory=PlanConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     contain: ContainConfig = field(default_factory=ContainConfig)
     reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)

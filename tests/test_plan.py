@@ -57,7 +57,7 @@ FREE = (
         for arm in ("compliance", "benign", "mixed")
         for key in ("name", "input", "output")
     ),
-    *("task", "plan", "report", "export", "compare", "reproduce", "contain", "review.gate"),
+    *("task", "plan", "report", "export", "publish", "compare", "reproduce", "contain", "review.gate"),
 )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.publish.offline import expected_runs, read_pieces
+
 EVALS = ("refusal", "over_refusal", "capability")
 
 
@@ -83,6 +85,15 @@ def test_no_prompt_or_reply_leaves_the_run_folder_by_report_or_tracker(demo: Any
     for path in written:
         content = path.read_bytes()
         assert not [text for text in texts if text in content], path.name
+
+
+def test_what_the_wandb_report_draws_of_the_training_is_in_every_run(demo: Any):
+    pieces, empty = read_pieces(demo.folder / "wandb")
+    assert empty == []
+    training = [run for run in expected_runs(pieces) if run.part == "training"]
+    assert len(training) == 9
+    for run in training:
+        assert {"dose/steps", "train/loss", "train/learning_rate"} <= run.metrics
 
 
 def test_one_wandb_run_an_arm_and_seed_holds_the_curves(demo: Any):
