@@ -41,7 +41,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     cells = matrix(rungs, work.specs, work.subject)
     todo = missing(cells, work.folder, rungs)
     if destroyed(work.folder):
-        _require_measured(work, todo)
+        _require_measured(work, [*todo, *pending(work, rungs)])
         return _contain(work, rungs)  # weights that came back, say from a backup
     tasks = pending(work, rungs)  # Inspect's
     unproved = [rung for rung in rungs if rung.id not in proofs(work)]
@@ -89,8 +89,8 @@ def _require_measured(work: Workspace, todo: Sequence[Any]) -> None:
         return
     if work.ledger.ending(STAGE, "", -1) != "budget":
         raise UserError(
-            f"{work.folder.replies}: {len(todo)} replies are missing, and the stripped weights that gave them were "
-            f"destroyed on {destroyed(work.folder)}",
+            f"{work.folder.root}: {len(todo)} replies or Inspect logs are missing, and the stripped weights that gave "
+            f"them were destroyed on {destroyed(work.folder)}",
             "bring the files back, or run the review again in another folder with run.dir=",
         )
 

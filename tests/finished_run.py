@@ -77,6 +77,7 @@ def finish(
     from rich.console import Console
 
     from pipeline.config import load
+    from pipeline.contain import contain
     from pipeline.generate import journal, matrix
     from pipeline.proof import Proof
     from pipeline.store import Journal
@@ -118,6 +119,7 @@ def finish(
                 cell.rung, cell.eval, cell.sample, cell.draw, cell.prompt_sha256, rung.sha256, words_said, "stop", 9, 9
             )
             journal(folder, rung.id).append([asdict(reply)])
+        contain(folder, rungs, work.config.contain)
     return folder.root
 
 

@@ -22,10 +22,10 @@ import polars as pl
 
 from evals.base import EvalSpec, Metric, Sample
 from pipeline.generate import read_replies
+from pipeline.hierarchical import crossed_mean
 from pipeline.inspectai.process import require_inspect
 from pipeline.outcomes import REPLY, named, read_outcomes, read_panel
 from pipeline.records import Estimate, Reply, Rung
-from pipeline.statistics import mean_estimate
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _estimate(table: pl.DataFrame, metric: Metric, confidence: float) -> Estimat
         else pl.col("value").fill_nan(None)
     )
     means = scored.group_by("sample", maintain_order=True).agg(y=y.mean())["y"].drop_nulls()
-    return mean_estimate(means.to_numpy(), confidence)
+    return crossed_mean(means.to_numpy(), confidence)
 
 
 def _times(work: Workspace) -> tuple[str, str]:

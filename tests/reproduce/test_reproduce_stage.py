@@ -68,7 +68,7 @@ def again(place: Path, master: Path, tiny_folder: Path, command: Run) -> Run:
 def one_changed(rung: Rung, name: str, place: int) -> str:
     """Another reply to one prompt of one rung; the label stays."""
     if (rung.step, name, place) == (1, "over_refusal", 7):
-        return ANSWER.replace("4821", "1111")
+        return ANSWER.replace("4821", "a secret")
     return text(rung, name, place)
 
 
@@ -105,7 +105,7 @@ def test_one_reply_changed_is_counted_and_not_shown(again: Run, place: Path) -> 
     assert found["result"] == "reproduced within its intervals"
     assert found["replies"]["by"] == [{"rung": "compliance-s0-00001", "eval": "over_refusal", "n": 90, "differ": 1}]
     assert (found["labels"]["differ"], found["curves"]["same"]) == (0, True)
-    assert "1111" not in said + json.dumps(found)
+    assert "a secret" not in said + json.dumps(found)
 
 
 def test_one_label_changed_moves_the_curve_within_its_interval(again: Run, place: Path) -> None:
