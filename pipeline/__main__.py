@@ -26,13 +26,15 @@ def review(config: Config) -> None:
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     if config.stages[0] in ALONE:
         return ALONE[config.stages[0]](config, console, run)  # judge a file, compare or reproduce runs, ...
+    from pipeline.cluster.job import PLACES
     from pipeline.workspace import Workspace
 
-    run(Workspace(config, console))
+    PLACES[config.cluster.kind](Workspace(config, console), run)  # here, or as jobs of a cluster
 
 
 def run(work: Workspace) -> None:
     """Run the chosen stages in one run folder."""
+    from pipeline.cluster.held import billed
     from pipeline.conclude import analyse, report
     from pipeline.gate import gate
     from pipeline.inspectai.export import export
@@ -57,7 +59,8 @@ def run(work: Workspace) -> None:
     with work.folder.locked():
         work.keep_plan()
         folder = work.folder.root
-        with recorded(work), tracker(config.track, run_dir=folder, group=folder.name, plan=work.registered) as tracking:
+        tracking = tracker(config.track, run_dir=folder, group=folder.name, plan=work.registered)
+        with recorded(work), billed(work), tracking:
             if "train" in config.stages:
                 train(work, tracking)  # searches for options first, where asked; arms × seeds climb: rungs
             if "generate" in config.stages:

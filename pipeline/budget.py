@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,9 @@ from pipeline.store import Journal
 Status = Literal["started", "running", "done", "budget", "failed", "interrupted"]
 SECONDS_PER_HOUR = 3600.0
 HEARTBEAT_S = 0.25  # the most that a SIGKILL can hide from the ledger
+JOB = "job"  # the stage of what a cluster's job holds its devices for beside the other stages: start and end
+OPEN = ("started", "running")  # the states of an attempt that has not ended
+_Key = tuple[str, str, int, int]  # stage, arm, seed, attempt
 
 
 def training_flops(parameters: int, adapter_parameters: int, tokens: int) -> float:
@@ -45,6 +49,14 @@ class Spent:
     flops: float = 0.0
     tokens: int = 0
     usd: float = math.nan
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.device_seconds + other.device_seconds,
+            self.flops + other.flops,
+            self.tokens + other.tokens,
+            self.usd + other.usd,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,7 @@ class Attempt:
     status: Status = "started"
     detail: str = ""
     written: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)  # further columns of its rows
 
     def device_seconds(self) -> float:
         """Return devices x wall seconds since the attempt began."""
@@ -122,19 +135,29 @@ class Ledger:
     """Every device-second, FLOP and cent spent, failed and killed attempts included.
 
     The file is only ever appended to. An attempt has several rows: `started`, `running` while it works, and one that
-    ends it; its last row counts. An attempt without an ending row was killed: what it had spent by its last row counts.
+    ends it; its last row counts. An attempt without an ending row was killed: what it had spent by its last row counts,
+    and `hidden_s` on top, where its row says how much may have passed unseen.
+
+    Args:
+        path: the file that this process writes.
+        config: caps, rate and devices.
+        device: cpu or cuda.
+        others: ledgers of other writers, which are read and never written; their open attempts count as killed.
     """
 
-    def __init__(self, path: Path, config: BudgetConfig, device: str) -> None:
+    def __init__(self, path: Path, config: BudgetConfig, device: str, others: Sequence[Path] = ()) -> None:
         self.journal = Journal(path)
         self.config = config
         self.device = device
-        self._attempts: dict[tuple[str, str, int, int], dict[str, Any]] = {}
+        self._writing = threading.RLock()
+        self._attempts: dict[_Key, dict[str, Any]] = {}
         for row in self.journal.rows():
             self._attempts[_key(row)] = row
         for row in list(self._attempts.values()):
-            if row["status"] in ("started", "running"):
-                self._put({**row, "at": _now(), "status": "interrupted"})
+            if row["status"] in OPEN:
+                self._put(_interrupted(row, config) | {"at": _now()})
+        if others:
+            self._attempts = _merged([path, *others], self._attempts, config)
 
     def append(self, attempt: Attempt) -> None:
         """Append the present state of `attempt`."""
@@ -152,18 +175,19 @@ class Ledger:
             "usd": None if math.isnan(spent.usd) else spent.usd,
             "status": attempt.status,
             "pid": os.getpid(),
+            **attempt.facts,
         }
         self._put(row | ({"detail": attempt.detail} if attempt.detail else {}))
 
     def _put(self, row: dict[str, Any]) -> None:
-        self.journal.append([row])
-        self._attempts[_key(row)] = row
+        with self._writing:  # a job's pulse writes from a thread of its own
+            self.journal.append([row])
+            self._attempts[_key(row)] = row
 
     @contextmanager
     def attempt(self, stage: str, arm: str = "", seed: int = -1) -> Iterator[Attempt]:
         """Account for one try at `stage` (of one arm and seed); an exception is recorded, then raised again."""
-        tries = [key for key in self._attempts if key[:3] == (stage, arm, seed)]
-        attempt = Attempt(self, stage, arm, seed, len(tries) + 1, time.monotonic())
+        attempt = Attempt(self, stage, arm, seed, self.number(stage, arm, seed), time.monotonic())
         attempt.write("started")
         try:
             yield attempt
@@ -174,7 +198,7 @@ class Ledger:
             attempt.detail = type(error).__name__
             attempt.write("failed")
             raise
-        if attempt.status in ("started", "running"):
+        if attempt.status in OPEN:
             attempt.write("done")
 
     def spent(self, stage: str | None = None, arm: str | None = None, seed: int | None = None) -> Spent:
@@ -202,6 +226,10 @@ class Ledger:
             if key[:3] == (stage, arm, seed) and row["status"] == "done":
                 return str(row.get("detail", ""))
         return None
+
+    def number(self, stage: str, arm: str, seed: int) -> int:
+        """Return the number of the next attempt at a piece of work, from 1."""
+        return 1 + sum(key[:3] == (stage, arm, seed) for key in self._attempts)
 
     def summary(self) -> dict[str, Any]:
         """Return caps and spending for `verdict.json` and the report."""
@@ -232,8 +260,31 @@ def _stage(spent: Spent) -> dict[str, float | None]:
     return {"device_seconds": spent.device_seconds, "flops": spent.flops, "tokens": spent.tokens, "usd": usd}
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
+def _key(row: Mapping[str, Any]) -> _Key:
     return (row["stage"], row["arm"], row["seed"], row["attempt"])
+
+
+def _interrupted(row: Mapping[str, Any], config: BudgetConfig) -> dict[str, Any]:
+    """Return the row that closes a killed attempt."""
+    if "hidden_s" not in row:
+        return {**row, "status": "interrupted"}
+    seconds = row["device_seconds"] + row["hidden_s"] * config.devices
+    usd = price(seconds, config)
+    return {**row, "device_seconds": seconds, "usd": None if math.isnan(usd) else usd, "status": "interrupted"}
+
+
+def _merged(
+    paths: Sequence[Path], own: Mapping[_Key, dict[str, Any]], config: BudgetConfig
+) -> dict[_Key, dict[str, Any]]:
+    """Return the last row of every attempt in all ledgers, in the order in which the attempts began."""
+    began: dict[_Key, float] = {}
+    last: dict[_Key, dict[str, Any]] = {}
+    for path in paths:
+        for row in Journal(path).rows():
+            began.setdefault(_key(row), row["at"])
+            last[_key(row)] = row
+    closed = {key: _interrupted(row, config) if row["status"] in OPEN else row for key, row in last.items()}
+    return {key: own.get(key, closed[key]) for key in sorted(closed, key=lambda key: (began[key], key))}
 
 
 def _now() -> float:
@@ -254,13 +305,7 @@ class Allowance:
 
     def spent(self) -> Spent:
         """Return what this piece of work has spent, earlier attempts included."""
-        now, before = self.attempt.spent(), self.before
-        return Spent(
-            before.device_seconds + now.device_seconds,
-            before.flops + now.flops,
-            before.tokens + now.tokens,
-            before.usd + now.usd,
-        )
+        return self.before + self.attempt.spent()
 
     def fits(self, device_seconds: float, flops: float) -> bool:
         """Say whether another `device_seconds` and `flops` fit within every cap."""

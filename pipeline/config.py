@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from evals import EVALS, RULES
 from evals.judges import JUDGES
 from pipeline.arms.ways import WAY_NAMES
+from pipeline.config_cluster import cluster_faults
 from pipeline.config_contain import contain_faults
 from pipeline.config_review import price_faults, reproduce_faults, review_faults
 from pipeline.config_sweep import sweep_faults
@@ -332,6 +333,7 @@ _CHECKS = (
     review_faults,
     price_faults,
     contain_faults,
+    cluster_faults,
     reproduce_faults,
     sweep_faults,
 )

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 
 from evals.base import EvalSpec
-from pipeline.budget import Allowance, Attempt, Caps, caps
+from pipeline.budget import JOB, Allowance, Attempt, Caps, caps
+from pipeline.cluster.lease import outstanding
 from pipeline.contain import contain, destroyed, require_replies
 from pipeline.errors import InstrumentError, UserError
 from pipeline.generate import Generator, matrix, missing, read_replies
@@ -98,7 +99,8 @@ def _require_measured(work: Workspace, todo: Sequence[Any]) -> None:
 def measuring_caps(work: Workspace) -> Caps:
     """Return what serving and generating may use: all that training and its searches did not."""
     whole = caps(work.config.budget)
-    before = [work.ledger.spent(stage) for stage in (SEARCH, "train")]
+    before = [work.ledger.spent(stage) for stage in (SEARCH, "train", JOB)]
+    before.append(outstanding(work.folder, work.ledger))
     return Caps(
         whole.device_seconds - sum(spent.device_seconds for spent in before),
         whole.usd - sum(spent.usd for spent in before) if whole.usd != float("inf") else whole.usd,

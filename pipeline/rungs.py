@@ -31,7 +31,7 @@ def row(rung: Rung) -> dict[str, Any]:
 
 def read_rungs(folder: RunFolder, ledger: Ledger, tasks: Sequence[tuple[str, int]]) -> list[Rung]:
     """Return rung 0, the controls, then each task's rungs by step; the last of an ended task says why it ended."""
-    rungs = [_rung(values) for values in folder.rungs.rows()]
+    rungs = [rung_of(values) for values in folder.rungs.rows()]
     fixed = [rung for rung in rungs if rung.role != "rung"]
     ordered = sorted(fixed, key=lambda rung: rung.id != BASE_RUNG)
     for arm, seed in tasks:
@@ -43,6 +43,7 @@ def read_rungs(folder: RunFolder, ledger: Ledger, tasks: Sequence[tuple[str, int
     return ordered
 
 
-def _rung(values: dict[str, Any]) -> Rung:
+def rung_of(values: dict[str, Any]) -> Rung:
+    """Return the rung that `row` wrote."""
     dose: dict[str, Any] = {key: math.nan if value is None else value for key, value in values["dose"].items()}
     return Rung(**{**values, "dose": Dose(**dose)})

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from pipeline.schema_cluster import ClusterConfig
 from pipeline.schema_contain import ContainConfig
 from pipeline.schema_judge import REASONING_TAGS, JudgeConfig, LlmJudgeConfig
 from pipeline.schema_price import PriceConfig
@@ -265,14 +266,6 @@ class CompareConfig:
 
     runs: list[str] = field(default_factory=list)  # two run folders, A and B
     output: str | None = None  # the folder to write; null: compare-<a8>-<b8> in the current one
-
-
-@dataclass
-class ClusterConfig:
-    """Where the work runs."""
-
-    kind: str = "local"
-    threads: int | None = None  # CPU threads of torch in training; null: torch's choice
 
 
 @dataclass

@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+
+TASKS = "tasks"  # folder of the run in which array tasks write
 
 
 def canonical(value: Any) -> bytes:
@@ -134,19 +136,41 @@ class Journal:
         return 0
 
 
-class RunFolder:
-    """Names of the files of one run, and the lock that keeps a second command out."""
+class SharedJournal(Journal):
+    """A journal of the run that tasks on other nodes write too, each in a file of its own below `tasks/`.
 
-    def __init__(self, root: Path) -> None:
+    Rows are read from the run's own file, then from the tasks' in the order of their names; appended are they to `path`
+    alone, so that no file has two writers.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        super().__init__(path)
         self.root = root
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the whole rows of all files; see `Journal.rows`."""
+        for path in (self.root / self.path.name, *sorted(self.root.glob(f"{TASKS}/*/{self.path.name}"))):
+            yield from Journal(path).rows()
+
+
+class RunFolder:
+    """Names of the files of one run, and the lock that keeps a second command out.
+
+    `task` names one arm and seed of an array job: it writes below `tasks/<task>/` and shares the run with the others.
+    """
+
+    def __init__(self, root: Path, task: str | None = None) -> None:
+        self.root = root
+        self.task = task
+        self.own = root / TASKS / task if task else root  # where this command writes its journals
         self.plan = root / "plan.json"
         self.protocol = root / "protocol.md"  # of the registered plan, for people
         self.reproduce = root / "reproduce.json"  # commands, inputs and results as digests; pipeline/reproduce
-        self.ledger = root / "ledger.jsonl"
+        self.ledger = self.own / "ledger.jsonl"
         self.trials = Journal(root / "trials.jsonl")  # of searches for an arm's options, on dev prompts
         self.search = root / "search.json"  # what each search chose
-        self.rungs = Journal(root / "rungs.jsonl")
-        self.canaries = Journal(root / "canaries.jsonl")
+        self.rungs = SharedJournal(self.own / "rungs.jsonl", root)
+        self.canaries = SharedJournal(self.own / "canaries.jsonl", root)
         self.replies = root / "replies"
         self.outcomes = root / "outcomes.parquet"  # of the judge that decides the verdict
         self.panel = root / "panel"  # <judge>-<version>.parquet: the outcomes of every judge that labelled this run
@@ -157,16 +181,27 @@ class RunFolder:
         self.weights = root / "weights"  # stripped weights: readable by their owner alone
         self.logs = root / "logs"
 
+    def ledgers(self) -> list[Path]:
+        """Return the ledgers that others wrote: all tasks' for the run, the run's for a task."""
+        if self.task:
+            return [self.root / self.ledger.name]
+        return sorted(self.root.glob(f"{TASKS}/*/{self.ledger.name}"))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process.
+        """Hold the folder for this process; a task holds its own part, and shares the rest with other tasks.
 
         Raises:
             UserError: another process holds it, or the folder can't be written.
         """
+        with self.undisturbed() if self.task else nullcontext(), self._locked():
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / ".lock").open("w")
+            self.own.mkdir(parents=True, exist_ok=True)
+            lock = (self.own / ".lock").open("w")
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
             raise UserError(
                 f"run.root: cannot write the run folder {self.root}: {error.strerror}",
@@ -177,7 +212,7 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(
-                    f"another holdfast is working in {self.root}",
+                    f"another holdfast is working in {self.own}",
                     "wait for it, or end it; nothing was changed",
                 ) from None
             yield

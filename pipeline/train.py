@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from pipeline.arms.base import Climb, Task
+from pipeline.arms.base import Climb, Pause, Task
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
-from pipeline.budget import Allowance
+from pipeline.budget import JOB, Allowance
 from pipeline.errors import UserError
 from pipeline.plan import tasks, training_caps
 from pipeline.progress import bar_for, left
@@ -55,9 +55,30 @@ def train(work: Workspace, tracker: Tracker) -> None:
             _climb(work, tracker, task, model, bar, job)
 
 
-def _climb(work: Workspace, tracker: Tracker, task: Task, model: Any, bar: Progress, job: Any) -> None:
+def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> str:
+    """Let one arm and seed climb its ladder, alone on its node; return why it ended, or "paused".
+
+    Raises:
+        UserError: as `train`.
+    """
+    ended = work.ledger.ending("train", task.arm, task.seed)
+    if ended is not None:
+        return ended
+    _check_base(work)
+    _quiet_libraries()
+    model = work.subject.load_model(work.device)
+    prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
+    with bar_for(work.console) as bar:
+        job = bar.add_task("train", total=task.rungs[-1], what="", left="")
+        return _climb(work, tracker, task, model, bar, job, pause)
+
+
+def _climb(
+    work: Workspace, tracker: Tracker, task: Task, model: Any, bar: Progress, job: Any, pause: Pause | None = None
+) -> str:
     done = [rung for rung in work.rungs() if (rung.arm, rung.seed) == (task.arm, task.seed)]
-    before = work.ledger.spent("train", task.arm, task.seed)
+    # A cluster's job holds its devices while it starts, too: its task's share pays for that.
+    before = work.ledger.spent("train", task.arm, task.seed) + work.ledger.spent(JOB, task.arm, task.seed)
     examples = draw(task, work.subject, work.tables)
     bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=done[-1].step if done else 0)
 
@@ -85,8 +106,12 @@ def _climb(work: Workspace, tracker: Tracker, task: Task, model: Any, bar: Progr
                 done=done,
                 emit=emit,
                 on_step=on_step,
+                pause=pause,
             )
         )
+        if attempt.detail == "paused":
+            attempt.write("interrupted")
+    return attempt.detail
 
 
 def _has_fixed_rungs(work: Workspace) -> bool:

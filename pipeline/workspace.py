@@ -146,12 +146,13 @@ class Workspace:
         """The run folder that belongs to what can change a reply."""
         run, sha = self.config.run, self.plan["run_sha256"]
         root = Path(run.dir) if run.dir else Path(run.root) / f"{self.config.name}-{sha[:8]}"
-        return RunFolder(root.expanduser().absolute())
+        task = self.config.cluster.task
+        return RunFolder(root.expanduser().absolute(), task.replace("/", "-s") if task else None)
 
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger, opened under the folder's lock: attempts that a kill left open are closed."""
-        return Ledger(self.folder.ledger, self.config.budget, self.device)
+        return Ledger(self.folder.ledger, self.config.budget, self.device, self.folder.ledgers())
 
     def rungs(self) -> list[Rung]:
         """Return rung 0, the controls and all rungs saved so far, in the plan's order."""

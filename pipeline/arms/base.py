@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the configuration is checked without torch
     from pipeline.schema import ArmConfig
     from pipeline.subject import Subject
 
-Ending = Literal["max_steps", "budget", "nan_loss"]
+Ending = Literal["max_steps", "budget", "nan_loss", "paused"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,26 @@ class Example:
 
 
 @dataclass
+class Pause:
+    """How a climb is stopped between two rungs so that it goes on later from the same step.
+
+    `asked` is looked at after each step; where it says yes, the climb saves a checkpoint, hands it to `park` and ends
+    as "paused". `parked` is that of the last pause, None where none is later than the last rung. A parked checkpoint
+    is written as a rung is, but is none: it is never measured.
+    """
+
+    asked: Callable[[], bool]
+    park: Callable[[Rung], None]
+    parked: Rung | None = None
+
+
+@dataclass
 class Climb:
     """Everything an arm needs for one task.
 
-    `done` are the rungs that stand already, oldest first: the arm goes on after the last. `emit` takes each new rung
-    once it is saved, and what the trained model answers to the canaries. `on_step` takes the dose and the training's
-    figures.
+    `done` are the rungs that stand already, oldest first: the arm goes on after the last, or from where it was paused.
+    `emit` takes each new rung once it is saved, and what the trained model answers to the canaries. `on_step` takes the
+    dose and the training's figures.
     """
 
     task: Task
@@ -61,6 +75,13 @@ class Climb:
     done: Sequence[Rung]
     emit: Callable[[Rung, Mapping[str, Any]], None]
     on_step: Callable[[Dose, Mapping[str, float]], None] = field(default=lambda _dose, _values: None)
+    pause: Pause | None = None
+
+    @property
+    def last(self) -> Rung | None:
+        """The checkpoint to go on from; None: from the untouched subject."""
+        parked = [self.pause.parked] if self.pause and self.pause.parked else []
+        return max([*self.done, *parked], key=lambda rung: rung.step, default=None)
 
 
 class Arm(Protocol):

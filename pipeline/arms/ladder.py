@@ -25,7 +25,8 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self.rows = len(work.examples)  # of the trainer's data set: fewer where examples are packed
         self.adapter_parameters = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
         self.ending: Ending = "budget"
-        self.start = work.done[-1].dose if work.done else Dose()
+        self.start = work.last.dose if work.last else Dose()
+        self.parking = False  # the checkpoint to be saved is no rung, but where a pause stops
         self.step_seconds = 0.0  # of the steps of this attempt alone: saving and canaries are not part of the price
         self.dearest_s = 0.0
         self.dearest_flops = self._first_step_flops()
@@ -76,7 +77,8 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             control.should_save = control.should_training_stop = True
         elif state.global_step in self.work.task.rungs:
             control.should_save = True
-        if control.should_save:
+        self._pause(control)
+        if control.should_save and not self.parking:
             self.reference = self.work.canaries.reference(self.model)
             if not all(math.isfinite(value) for row in self.reference for value in row.values()):
                 self._end_on_nan(control)  # the loss was still a number, but this step's update broke the weights
@@ -106,8 +108,20 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             base_sha256=self.work.base_sha256,
             dose=self.dose(state),
         )
-        self.work.emit(rung, reference_row(rung.id, self.reference))
+        if self.parking and self.work.pause:
+            self.work.pause.park(rung)
+        else:
+            self.work.emit(rung, reference_row(rung.id, self.reference))
         self.work.allowance.attempt.beat(force=True)
+
+    def _pause(self, control: Any) -> None:
+        """Stop after this step where a pause is asked for, unless the ladder ends here; park where no rung is due."""
+        pause = self.work.pause
+        if pause is None or not pause.asked() or self.ending == "max_steps" or control.should_training_stop:
+            return
+        self.ending = "paused"
+        self.parking = not control.should_save
+        control.should_save = control.should_training_stop = True
 
     def _examples(self, steps: int) -> int:
         """Return the examples seen: an epoch's last batch holds what is left, a packed row their mean."""

@@ -26,7 +26,7 @@ def climb(work: Climb) -> Ending:
     """
     from transformers import set_seed
 
-    drop_unrecorded(work.folder, work.done)
+    drop_unrecorded(work.folder, [*work.done, work.last] if work.last else [])
     ended = already_ended(work.task, work.done)
     if ended is None:
         set_seed(work.task.seed)
@@ -36,11 +36,14 @@ def climb(work: Climb) -> Ending:
             trainer = _trainer(work, adapted, callback)
             callback.rows = len(trainer.train_dataset)
             if callback.first_step_fits():
-                last = work.done[-1] if work.done else None
-                trainer.train(resume_from_checkpoint=str(work.run_root / last.path) if last else None)
+                trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)
             ended = callback.ending
         finally:
             adapted.unload()
+    if ended == "paused":
+        return ended
+    if work.pause and work.pause.parked:  # no rung: nobody measures it
+        shutil.rmtree(work.run_root / work.pause.parked.path, ignore_errors=True)
     for checkpoint in work.folder.glob("checkpoint-*"):
         for name in _NOT_SERVED:
             (checkpoint / name).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from pipeline.hierarchical import crossed_mean
 from pipeline.inspectai.process import require_inspect
 from pipeline.outcomes import REPLY, named, read_outcomes, read_panel
 from pipeline.records import Estimate, Reply, Rung
+from pipeline.store import SharedJournal
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _estimate(table: pl.DataFrame, metric: Metric, confidence: float) -> Estimat
 
 def _times(work: Workspace) -> tuple[str, str]:
     """Return when generating began and ended by the ledger; without such a row, when anything did."""
-    rows = list(work.ledger.journal.rows())
+    rows = list(SharedJournal(work.folder.ledger, work.folder.root).rows())
     moments = [float(row["at"]) for row in rows if row["stage"] == "generate"] or [float(row["at"]) for row in rows]
     if not moments:
         return "", ""

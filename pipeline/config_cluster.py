@@ -1,0 +1,33 @@
+"""Faults of `cluster` in a configuration, told with all others before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from omegaconf import DictConfig
+
+KINDS: Final = ("local", "slurm")
+JOBS: Final = ("train", "serve", "report")
+
+
+def cluster_faults(raw: DictConfig) -> Iterator[str]:
+    """Yield each fault as "key: what is wrong"."""
+    cluster = raw.cluster
+    if cluster.get("kind", "local") not in KINDS:
+        yield f"cluster.kind: {cluster.kind!r} is unknown; use one of {', '.join(KINDS)}"
+    job, task = cluster.get("job"), cluster.get("task")
+    if job not in (None, *JOBS):
+        yield f"cluster.job: {job!r} is unknown; use one of {', '.join(JOBS)}"
+    if (job == "train") != (task is not None):
+        yield "cluster.task: a job of kind train, and no other, has one arm and seed, ARM/SEED"
+    elif task is not None and task not in _tasks(raw):
+        yield f"cluster.task: {task!r} is not planned; there are {', '.join(_tasks(raw))}"
+    slurm = cluster.get("slurm") or {}
+    for key, least in (("at_once", 1), ("signal_s", 1), ("max_requeues", 0)):
+        if slurm.get(key) is not None and slurm[key] < least:
+            yield f"cluster.slurm.{key}: {slurm[key]} must be {least} or more"
+
+
+def _tasks(raw: DictConfig) -> list[str]:
+    return [f"{arm}/{seed}" for arm in raw.get("arms") or {} for seed in raw.seeds]

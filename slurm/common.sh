@@ -1,0 +1,43 @@
+# What the three job scripts share; sourced by them. The site's set-up comes from cluster.slurm.setup.
+set -uo pipefail
+read -r HOLDFAST_BEGAN _ </proc/uptime # the job is paid for from here on
+export HOLDFAST_BEGAN
+PAUSED=75
+signalled=""
+child=""
+
+# Slurm sends USR1 to this shell before the time limit and before a preemption (--signal=B:USR1@...), and TERM when the
+# job is cancelled or preempted. The work is told; what it was doing is saved, and it ends.
+told() { # signal to pass on
+    signalled="$signalled $1"
+    [ -z "$child" ] || kill -s "$2" "$child" 2>/dev/null || true
+}
+
+# run SIGNAL COMMAND...: run the work in the background, so that this shell hears signals, and wait until it has ended.
+run() {
+    local on_notice=$1 code
+    shift
+    trap 'told USR1 '"$on_notice" USR1
+    trap 'told TERM TERM' TERM
+    eval "${HOLDFAST_SETUP:-}"
+    "$@" &
+    child=$!
+    while :; do
+        wait "$child"
+        code=$?
+        kill -0 "$child" 2>/dev/null || break # a signal ends `wait` before the work has ended
+    done
+    return "$code"
+}
+
+# again CODE: start this job anew where it was told to make room (not where it was cancelled) and has work left.
+again() {
+    case "$signalled" in *USR1*) ;; *) exit "$1" ;; esac
+    [ "$1" -ne 0 ] || exit 0
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge "${HOLDFAST_REQUEUES:-0}" ]; then
+        echo "holdfast: started ${SLURM_RESTART_COUNT} times again; left as it is" >&2
+        exit "$1"
+    fi
+    scontrol requeue "$SLURM_JOB_ID"
+    exit "$1"
+}
