@@ -34,7 +34,7 @@ def review(config: Config) -> None:
 
 def run(work: Workspace) -> None:
     """Run the chosen stages in one run folder."""
-    from pipeline.cluster.held import billed
+    from pipeline.cluster.job import billed
     from pipeline.conclude import analyse, report
     from pipeline.gate import gate
     from pipeline.inspectai.export import export

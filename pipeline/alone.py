@@ -39,9 +39,16 @@ def _reproduce(config: Config, console: Console, run: Run) -> None:
     reproduce(config.reproduce, console, run)
 
 
+def _status(config: Config, console: Console, run: Run) -> None:
+    from pipeline.cluster.table import show_status
+
+    show_status(config, console)
+
+
 ALONE: Final[Mapping[str, Callable[[Config, Console, Run], None]]] = {
     "judge": _judge,  # any file with prompts and replies: labels
     "compare": _compare,  # two finished runs on one plan: what B costs against A
     "reproduce": _reproduce,  # a finished run again: does the same come out?
     "purge": _purge,  # the end of a run's reply texts
+    "status": _status,  # how each task of a run stands, also while others work on it
 }

@@ -13,6 +13,11 @@ JOBS: Final = ("train", "serve", "report")
 
 def cluster_faults(raw: DictConfig) -> Iterator[str]:
     """Yield each fault as "key: what is wrong"."""
+    if "status" in raw.stages:
+        if list(raw.stages) != ["status"]:
+            yield "stages: status stands alone, as in stages=[status]: it reads a run folder"
+        if not raw.run.get("dir"):
+            yield "run.dir: missing; stages=[status] needs a run folder, run.dir=FOLDER"
     cluster = raw.cluster
     if cluster.get("kind", "local") not in KINDS:
         yield f"cluster.kind: {cluster.kind!r} is unknown; use one of {', '.join(KINDS)}"

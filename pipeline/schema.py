@@ -21,7 +21,7 @@ from pipeline.schema_tables import TableConfig
 
 REVIEW_STAGES = ("plan", "train", "generate", "score", "analyse", "report")  # in the order in which they run
 # export writes a run as Inspect logs, publish sends it to W&B; the others stand alone (pipeline/alone.py)
-STAGES = (*REVIEW_STAGES, "export", "publish", "judge", "compare", "reproduce", "purge")
+STAGES = (*REVIEW_STAGES, "export", "publish", "judge", "compare", "reproduce", "purge", "status")
 __all__ = [
     "REASONING_TAGS",
     "JudgeConfig",

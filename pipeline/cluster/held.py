@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.budget import JOB, Attempt, Ledger
-from pipeline.workspace import Workspace
 
 PULSE_S: Final = 1.0
 BEGAN: Final = "HOLDFAST_BEGAN"  # the machine's uptime in seconds when the job's script began, written by the script
@@ -62,16 +61,6 @@ def held(ledger: Ledger, arm: str = "", seed: int = -1) -> Iterator[Held]:
         ended.set()
         pulse.join()
         job.write("done")
-
-
-@contextmanager
-def billed(work: Workspace) -> Iterator[None]:
-    """Account for the whole time of a job that serves; what runs elsewhere is billed for its stages alone."""
-    if work.config.cluster.job != "serve":
-        yield
-        return
-    with held(work.ledger):
-        yield
 
 
 def job_began() -> float:

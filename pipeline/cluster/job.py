@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, NoReturn
 
 from pipeline.workspace import Workspace
 
 Run = Callable[[Workspace], None]  # runs the chosen stages of one review in this process
-NEEDS_DEVICES: Final = ("train", "generate")
+NEEDS_DEVICES: Final = {"train", "generate"}
 
 
 def here(work: Workspace, run: Run) -> None:
@@ -17,18 +21,45 @@ def here(work: Workspace, run: Run) -> None:
 
 
 def on_slurm(work: Workspace, run: Run) -> None:
-    """Submit the review, or do a job's part of it; printing a plan, and what needs no accelerator, is done here."""
+    """Submit the review, or do a job's part of it; stages that need no accelerator run here."""
     from pipeline.cluster.submit import submit
-    from pipeline.cluster.task import require_trained, run_task
+    from pipeline.cluster.task import PAUSED, run_task
 
-    job, stages = work.config.cluster.job, work.config.stages
-    if job is None and set(NEEDS_DEVICES) & set(stages):
-        return submit(work)
+    job = work.config.cluster.job
     if job == "train":
-        return run_task(work)
-    if job == "serve":
+        leave(PAUSED if run_task(work) == "paused" else 0)
+    if job is None and NEEDS_DEVICES & set(work.config.stages):
+        submit(work)
+    else:
+        run(work)
+
+
+@contextmanager
+def billed(work: Workspace) -> Iterator[None]:
+    """Account for the whole time of the job that serves, and let it begin only when every task says it is done.
+
+    Any other command accounts for its stages alone.
+
+    Raises:
+        UserError: some task is not done.
+    """
+    from pipeline.cluster.held import held
+    from pipeline.cluster.task import require_trained
+
+    if work.config.cluster.job != "serve":
+        yield
+        return
+    with held(work.ledger):
         require_trained(work)
-    return run(work)
+        yield
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now: all is written, and taking Python's libraries down holds the devices for seconds more."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 PLACES: Final[Mapping[str, Callable[[Workspace, Run], None]]] = {"local": here, "slurm": on_slurm}

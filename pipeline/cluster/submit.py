@@ -163,11 +163,11 @@ def _tell(work: Workspace, made: dict[str, Any]) -> None:
     what = {
         "train": f"{len(made['tasks'])} tasks: {', '.join(made['tasks'])}",
         "serve": "serve, generate, score",
-        "report": "analyse and report",
+        "report": ", ".join(stage for stage in LATER if stage in work.config.stages),
     }
     if not jobs:
         work.console.print("Nothing is left to submit.")
-    for kind, job in jobs.items():
-        work.console.print(f"job {job}  {kind:<6}  {what[kind]}", highlight=False)
-    work.console.print(f"Follow them: holdfast stages=[status] run.dir={root}", highlight=False, soft_wrap=True)
-    work.console.print(f"Their logs: {root / 'slurm'}. The same command again submits what is left.", soft_wrap=True)
+    lines = [f"job {job}  {kind:<6}  {what[kind]}" for kind, job in jobs.items()]
+    lines.append(f"Follow them: holdfast stages=[status] run.dir={root}")
+    lines.append(f"Their logs: {root / 'slurm'}. The same command again submits what is left.")
+    work.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

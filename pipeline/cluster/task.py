@@ -31,12 +31,11 @@ PARKED: Final = "parked.json"
 State = Literal["running", "done", "preempted", "failed"]
 
 
-def run_task(work: Workspace) -> None:
-    """Train the arm and seed that `cluster.task` names; the plan stands already.
+def run_task(work: Workspace) -> str:
+    """Train the arm and seed that `cluster.task` names, and return why it ended, or "paused"; the plan stands already.
 
     Raises:
         UserError: there is no plan, another process trains the same task, or what `train` raises.
-        SystemExit: with `PAUSED`, after a signal.
     """
     from pipeline.contain import ready, seal
     from pipeline.track import tracker
@@ -55,8 +54,7 @@ def run_task(work: Workspace) -> None:
         with _told(folder.own, task), held(work.ledger, task.arm, task.seed), tracking:
             ended = train_one(work, tracking, task, _pause(folder.own, asked))
         _conclude(work, task, ended)
-    if ended == "paused":
-        raise SystemExit(PAUSED)
+    return ended
 
 
 def name(task: Task) -> str:
