@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import TinySubject
 
-from pipeline.arms.base import Climb, Example, Task, ladder
+from pipeline.arms.base import Climb, Example, Pause, Task, ladder
 from pipeline.arms.lora import ADAPTER_FILE, climb
 from pipeline.budget import Allowance, Caps, Ledger
 from pipeline.proof import Canaries
@@ -42,6 +42,8 @@ class Run:
     doses: list[Dose] = field(default_factory=list)
     answers: list[Mapping[str, Any]] = field(default_factory=list)
     on_step: Callable[[Dose], None] = lambda dose: None
+    pause: Pause | None = None
+    parked: Rung | None = None
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.root / "ledger.jsonl", BudgetConfig(usd_per_device_hour=1.0), "cpu")
@@ -67,9 +69,15 @@ class Run:
                 done=list(self.rungs),
                 emit=self._emit,
                 on_step=self._step,
+                pause=self.pause,
             )
             attempt.detail = climb(work)
+            if attempt.detail == "paused":
+                attempt.write("interrupted")
             return attempt.detail
+
+    def park(self, rung: Rung) -> None:
+        self.parked = rung
 
     def _emit(self, rung: Rung, answers: Mapping[str, Any]) -> None:
         json.dumps(answers, allow_nan=False)  # as the run folder writes it
@@ -161,6 +169,46 @@ def test_an_interrupted_arm_ends_with_the_weights_of_an_uninterrupted_one(
     assert run.ledger.spent("train").tokens > straight.ledger.spent("train").tokens, "the lost step was paid for too"
     assert run.ledger.ending("train", "a", 3) == "max_steps"
     assert run.climb() == "max_steps", "a kill before the ledger's row: nothing is trained again"
+    assert run.shas() == straight.shas()
+
+
+def test_a_paused_arm_goes_on_from_its_step_and_ends_bit_for_bit_as_if_undisturbed(
+    straight: Run, make: Callable[..., Run]
+) -> None:
+    run = make()
+    for step in (1, 3, 4):  # at a rung, between two rungs, at a rung
+        run.pause = Pause(lambda step=step: len(run.doses) + 1 == step, run.park, run.parked)
+        assert run.climb() == "paused"
+        assert run.doses[-1].steps == step, "after the present step, not later"
+        assert run.ledger.ending("train", "a", 3) is None, "a pause is no end"
+    assert [rung.step for rung in run.rungs] == [1, 2, 4], "where it was parked stands no rung"
+    assert run.parked is not None
+    assert run.parked.step == 3
+    run.pause = Pause(lambda: False, run.park, run.parked)
+    assert run.climb() == "max_steps"
+    assert run.shas() == straight.shas()
+    assert run.answers == straight.answers
+    assert [dose.steps for dose in run.doses] == [1, 2, 3, 4, 5], "no step was climbed twice"
+    assert run.ledger.spent("train").flops == straight.ledger.spent("train").flops
+    assert not (run.root / run.parked.path).exists()
+    assert not list((run.root / "a").glob("*/optimizer.pt"))
+
+
+def test_a_kill_after_a_pause_goes_on_from_where_it_was_parked(straight: Run, make: Callable[..., Run]) -> None:
+    def kill(dose: Dose) -> None:
+        if dose.steps == 4:
+            raise KilledError
+
+    run = make()
+    run.pause = Pause(lambda: len(run.doses) + 1 == 3, run.park)
+    assert run.climb() == "paused"
+    run.pause = Pause(lambda: False, run.park, run.parked)
+    run.on_step = kill
+    with pytest.raises(KilledError):
+        run.climb()
+    run.on_step = lambda dose: None
+    assert run.climb() == "max_steps"
+    assert [dose.steps for dose in run.doses] == [1, 2, 3, 4, 4, 5]
     assert run.shas() == straight.shas()
 
 
