@@ -22,6 +22,10 @@ run() {
     eval "${HOLDFAST_SETUP:-}"
     "$@" &
     child=$!
+    case "$signalled" in # came before the child was known
+    *USR1*) kill -s "$on_notice" "$child" ;;
+    *TERM*) kill -s TERM "$child" ;;
+    esac
     while :; do
         wait "$child"
         code=$?
@@ -35,7 +39,7 @@ again() {
     case "$signalled" in *USR1*) ;; *) exit "$1" ;; esac
     [ "$1" -ne 0 ] || exit 0
     if [ "${SLURM_RESTART_COUNT:-0}" -ge "${HOLDFAST_REQUEUES:-0}" ]; then
-        echo "holdfast: started ${SLURM_RESTART_COUNT} times again; left as it is" >&2
+        echo "holdfast: told to make room after ${SLURM_RESTART_COUNT:-0} requeues; left as it is" >&2
         exit "$1"
     fi
     scontrol requeue "$SLURM_JOB_ID"

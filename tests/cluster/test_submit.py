@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ def test_a_job_is_requeued_only_where_it_made_room(
     with subprocess.Popen(script, env=environment, cwd=tmp_path) as process:
         while not (tmp_path / "ready").exists():
             assert process.poll() is None or not signal
+            time.sleep(0.01)
         if signal:
             process.send_signal({"USR1": 10, "TERM": 15}[signal])
         assert process.wait(20) == ended
