@@ -26,10 +26,9 @@ def review(config: Config) -> None:
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     if config.stages[0] in ALONE:
         return ALONE[config.stages[0]](config, console, run)  # judge a file, compare or reproduce runs, ...
-    from pipeline.cluster.job import PLACES
-    from pipeline.workspace import Workspace
+    from pipeline.cluster.job import start
 
-    PLACES[config.cluster.kind](Workspace(config, console), run)  # here, or as jobs of a cluster
+    start(config, console, run)  # here, or as jobs of a cluster
 
 
 def run(work: Workspace) -> None:

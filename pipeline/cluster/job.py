@@ -5,33 +5,36 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
+from rich.console import Console
+
+from pipeline.schema import Config
 from pipeline.workspace import Workspace
 
 Run = Callable[[Workspace], None]  # runs the chosen stages of one review in this process
 NEEDS_DEVICES: Final = {"train", "generate"}
 
 
-def here(work: Workspace, run: Run) -> None:
-    """Run the review in this process."""
-    run(work)
+def start(config: Config, console: Console, run: Run) -> None:
+    """Run a review in this process, or hand it to Slurm, or do a job's part of it.
 
-
-def on_slurm(work: Workspace, run: Run) -> None:
-    """Submit the review, or do a job's part of it; stages that need no accelerator run here."""
+    Stages that need no accelerator run here wherever the others do.
+    """
+    work = Workspace(config, console)
+    if config.cluster.kind == "local":
+        return run(work)
     from pipeline.cluster.submit import submit
     from pipeline.cluster.task import PAUSED, run_task
 
-    job = work.config.cluster.job
+    job = config.cluster.job
     if job == "train":
         leave(PAUSED if run_task(work) == "paused" else 0)
-    if job is None and NEEDS_DEVICES & set(work.config.stages):
-        submit(work)
-    else:
-        run(work)
+    if job is None and NEEDS_DEVICES & set(config.stages):
+        return submit(work)
+    return run(work)
 
 
 @contextmanager
@@ -60,6 +63,3 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-PLACES: Final[Mapping[str, Callable[[Workspace, Run], None]]] = {"local": here, "slurm": on_slurm}

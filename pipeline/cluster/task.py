@@ -50,7 +50,7 @@ def run_task(work: Workspace) -> str:
     with folder.locked():
         work.keep_plan()
         lease.cut(folder.own, name(task), training_caps(work.config, task))
-        tracking = tracker(work.config.track, run_dir=folder.own, group=folder.root.name, plan=work.registered)
+        tracking = tracker(work.config.track, run_dir=folder.root, group=folder.root.name, plan=work.registered)
         with _told(folder.own, task), held(work.ledger, task.arm, task.seed), tracking:
             ended = train_one(work, tracking, task, _pause(folder.own, asked))
         _conclude(work, task, ended)

@@ -115,6 +115,7 @@ def check(review: Review, single: Path) -> None:
     wait(lambda: len(review.site.accounted(jobs)) == len(starts) + 3, 20, "accounts of all jobs")
     billed = sum(seconds for each in review.site.accounted(jobs).values() for _, seconds in each)
     spent = review.ledger().spent().device_seconds
+    print(f"sacct {billed} device-seconds, ledger {spent:.1f}: {spent / billed:.3f}")
     assert spent == pytest.approx(billed, rel=0.1), review.site.accounted(jobs)
 
 
@@ -134,6 +135,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         process.kill()
 
 
+@pytest.mark.timeout(1200)  # 2 to 5 minutes on two cores, most of it the start of vLLM, twice
 def test_an_array_that_is_disturbed_gives_the_verdict_of_one_machine(
     site: SlurmSite, single: Any, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"pipeline/conf/config.yaml", "pipeline/report/template.html.j2", "pipeline/report/style.css"} <= names
+    assert {"pipeline/slurm/common.sh", "pipeline/slurm/train.sbatch"} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     target = folder / "site"
     subprocess.run([UV, "pip", "install", "--quiet", "--no-deps", "--target", target, wheel], check=True)
