@@ -14,6 +14,7 @@ from pipeline.arms.base import Climb, Pause, Task
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
 from pipeline.budget import JOB, Allowance
+from pipeline.cluster.lease import limits_of
 from pipeline.errors import UserError
 from pipeline.plan import tasks, training_caps
 from pipeline.progress import bar_for, left
@@ -79,6 +80,7 @@ def _climb(
     done = [rung for rung in work.rungs() if (rung.arm, rung.seed) == (task.arm, task.seed)]
     # A cluster's job holds its devices while it starts, too: its task's share pays for that.
     before = work.ledger.spent("train", task.arm, task.seed) + work.ledger.spent(JOB, task.arm, task.seed)
+    limits = limits_of(work.folder.own) if work.folder.task else training_caps(work.config, task)
     examples = draw(task, work.subject, work.tables)
     bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=done[-1].step if done else 0)
 
@@ -99,7 +101,7 @@ def _climb(
                 model=model,
                 device=work.device,
                 examples=examples,
-                allowance=Allowance(training_caps(work.config, task), attempt, before),
+                allowance=Allowance(limits, attempt, before),
                 folder=work.folder.private(task.arm, f"s{task.seed}"),
                 run_root=work.folder.root,
                 canaries=work.canaries,

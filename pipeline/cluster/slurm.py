@@ -26,10 +26,12 @@ def sbatch(words: Sequence[str], environment: Mapping[str, str]) -> str:
     return _run(["sbatch", "--parsable", *words], environment).split(";")[0].strip()
 
 
-def queue(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return state and node (or, while it waits, the reason) of those jobs that are still in the queue.
+def queue(jobs: Sequence[str], comment: str) -> dict[str, str]:
+    """Return the state of those jobs that are still in the queue; an element of an array is named JOB_INDEX.
 
-    An element of an array is named JOB_INDEX. What has left the queue is not in the answer.
+    Args:
+        jobs: ids that `sbatch` returned.
+        comment: what they were submitted with: a job of another purpose may have an id that is used again.
 
     Raises:
         UserError: Slurm is not there or does not answer.
@@ -38,9 +40,9 @@ def queue(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
         return {}
     # --array: each element in a row of its own, also while all wait. An id that Slurm has forgotten is an error
     # ("Invalid job id specified") where it is asked for alone, so all of the user's jobs are asked for.
-    text = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%T|%R"])
+    text = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%T|%k"])
     rows = (line.strip().split("|", 2) for line in text.splitlines() if line.strip())
-    return {name: (state, where) for name, state, where in rows if name.split("_")[0] in jobs}
+    return {name: state for name, state, said in rows if name.split("_")[0] in jobs and said == comment}
 
 
 def cancel(jobs: Sequence[str]) -> None:

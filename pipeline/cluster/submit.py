@@ -76,11 +76,11 @@ class Before:
     def read(cls, folder: RunFolder) -> Before:
         """Read the record of a run and ask Slurm."""
         rows = read_json(_record(folder)) if _record(folder).exists() else []
-        found = slurm.queue([job for row in rows for job in row["jobs"].values()])
+        found = slurm.queue([job for row in rows for job in row["jobs"].values()], str(folder.root))
         arrays = {row["jobs"].get("train"): row["tasks"] for row in rows}
         elements = [job.split("_") for job in found if "_" in job]
         training = {f"{array}_{place}": arrays[array][int(place)] for array, place in elements}
-        single = {job: state for job, (state, _) in found.items() if "_" not in job}
+        single = {job: state for job, state in found.items() if "_" not in job}
         waiting = [job for job, state in single.items() if state == "PENDING"]
         return cls(rows, training, [job for job in single if job not in waiting], waiting)
 
@@ -128,7 +128,14 @@ def _job(
         "HOLDFAST_REQUEUES": str(config.max_requeues),
     }
     log = root / "slurm" / f"{kind}-%{'A_%a' if todo else 'j'}.log"
-    words = [*asked_for(config, job), f"--output={log}", *options, *job.extra, str(scripts() / f"{kind}.sbatch")]
+    words = [
+        *asked_for(config, job),
+        f"--output={log}",
+        f"--comment={root}",
+        *options,
+        *job.extra,
+        str(scripts() / f"{kind}.sbatch"),
+    ]
     return slurm.sbatch([*words, *command], environment)
 
 

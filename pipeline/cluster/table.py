@@ -141,7 +141,7 @@ def in_queue(folder: RunFolder) -> dict[str, str]:
     found = {}
     for row in read_json(record):
         names = {job: kind for kind, job in row["jobs"].items()}
-        for job, (state, _) in slurm.queue(list(names)).items():
+        for job, state in slurm.queue(list(names), str(folder.root)).items():
             array, _, place = job.partition("_")
             found[row["tasks"][int(place)] if place else names[array]] = state
     return found

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from finished_run import finish, words
 from rich.console import Console
 
 from pipeline.budget import Ledger
-from pipeline.cluster.submit import asked_for, scripts
+from pipeline.cluster import slurm
+from pipeline.cluster.submit import asked_for, scripts, submit
 from pipeline.cluster.table import lines, whole
 from pipeline.cluster.task import require_trained, status_of
 from pipeline.config import check, load
@@ -74,6 +76,54 @@ def test_no_slurm_here_is_told_and_a_search_is_refused(
     (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "plan.json").exists()
     assert not (folder / "slurm" / "jobs.json").exists()
+
+
+class FakeQueue:
+    """Slurm's answers where a real queue would have to be held in a state: see test_slurm_real for the real one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.states: dict[str, str] = {}
+        self.submitted: list[list[str]] = []
+        self.cancelled: list[str] = []
+        monkeypatch.setattr(slurm, "sbatch", self.sbatch)
+        monkeypatch.setattr(slurm, "queue", lambda jobs, comment: self.states)
+        monkeypatch.setattr(slurm, "cancel", self.cancelled.extend)
+
+    def sbatch(self, given: Sequence[str], environment: Mapping[str, str]) -> str:
+        self.submitted.append([environment["HOLDFAST_TASKS"], *given])
+        return str(10 * len(self.submitted))
+
+    def option(self, place: int, name: str) -> str | None:
+        found = [word.partition("=")[2] for word in self.submitted[place] if word.startswith(f"--{name}=")]
+        return found[0] if found else None
+
+
+def test_the_same_command_submits_what_is_neither_done_nor_in_the_queue(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = FakeQueue(monkeypatch)
+    overrides = [*words(tmp_path, tiny_folder), "seeds=[0,1,2,3]", "cluster=slurm", "cluster.slurm.at_once=2"]
+    work = Workspace(load(overrides), Console(quiet=True))
+    submit(work)
+    assert [row[0] for row in queue.submitted] == ["compliance/0 compliance/1 compliance/2 compliance/3", "", ""]
+    assert queue.option(0, "array") == "0-3%2"
+    assert (queue.option(1, "dependency"), queue.option(2, "dependency")) == ("afterany:10", "afterok:20")
+    assert {"stages=[train,generate,score]", "cluster.job=serve"} <= set(queue.submitted[1])
+    leases = [read_json(path)["limits"] for path in sorted(work.folder.root.glob("tasks/*/lease.json"))]
+    assert leases == [task["caps"] for task in work.plan["tasks"]]
+    write_json(work.folder.root / "tasks" / "compliance-s0" / "status.json", {"state": "done"})
+    write_json(work.folder.root / "tasks" / "compliance-s1" / "status.json", {"state": "preempted"})
+    queue.states = {"10_1": "PENDING", "20": "PENDING", "30": "PENDING"}  # 2 and 3 were cancelled
+    queue.submitted *= 0
+    queue.submitted += [[""]] * 3
+    submit(work)
+    assert queue.cancelled == ["20", "30"], "they would start before what is submitted now has ended"
+    assert queue.submitted[3][0] == "compliance/2 compliance/3"
+    assert queue.option(4, "dependency") == "afterany:10:40"
+    queue.states = {"50": "RUNNING"}
+    with pytest.raises(UserError, match="job 50 of this review is at work"):
+        submit(work)
+    assert len(queue.submitted) == 6
 
 
 def test_the_measuring_trusts_the_tasks_own_word_alone(tmp_path: Path, tiny_folder: Path) -> None:
