@@ -82,7 +82,9 @@ def _climb(
     before = work.ledger.spent("train", task.arm, task.seed) + work.ledger.spent(JOB, task.arm, task.seed)
     limits = limits_of(work.folder.own) if work.folder.task else training_caps(work.config, task)
     examples = draw(task, work.subject, work.tables)
-    bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=done[-1].step if done else 0)
+    saved = [*done, *([pause.parked] if pause and pause.parked else [])]
+    climbed = max((rung.step for rung in saved), default=0)
+    bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=climbed)
 
     def emit(rung: Rung, canaries: Mapping[str, Any]) -> None:
         work.folder.canaries.append([canaries])
