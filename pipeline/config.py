@@ -24,6 +24,7 @@ from evals.judges import JUDGES
 from pipeline.arms.ways import WAY_NAMES
 from pipeline.config_cluster import cluster_faults
 from pipeline.config_contain import contain_faults
+from pipeline.config_gpu import gpu_faults
 from pipeline.config_review import price_faults, reproduce_faults, review_faults
 from pipeline.config_sweep import sweep_faults
 from pipeline.errors import UserError
@@ -336,4 +337,5 @@ _CHECKS = (
     cluster_faults,
     reproduce_faults,
     sweep_faults,
+    gpu_faults,
 )

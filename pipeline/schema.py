@@ -16,8 +16,10 @@ from pipeline.schema_judge import REASONING_TAGS, JudgeConfig, LlmJudgeConfig
 from pipeline.schema_price import PriceConfig
 from pipeline.schema_publish import PublishConfig
 from pipeline.schema_reproduce import ReproduceConfig
+from pipeline.schema_serve import ServeConfig
 from pipeline.schema_sweep import SweepConfig
 from pipeline.schema_tables import TableConfig
+from pipeline.schema_training import LoraConfig, TrainingConfig
 
 REVIEW_STAGES = ("plan", "train", "generate", "score", "analyse", "report")  # in the order in which they run
 # export writes a run as Inspect logs, publish sends it to W&B; the others stand alone (pipeline/alone.py)
@@ -26,8 +28,11 @@ __all__ = [
     "REASONING_TAGS",
     "JudgeConfig",
     "LlmJudgeConfig",
+    "LoraConfig",
+    "ServeConfig",
     "SweepConfig",
     "TableConfig",
+    "TrainingConfig",
 ]  # types from files of their own
 
 
@@ -72,37 +77,8 @@ class SubjectConfig:
     chat_template: str | None = None  # a Jinja file to use instead of the tokenizer's own
     template_kwargs: dict[str, Any] = field(default_factory=dict)  # e.g. {enable_thinking: false}
     system_prompt: str | None = None  # sent in training and serving alike; null: none
+    attention: str | None = None  # in training: eager, sdpa, flash_attention_2, ...; null: transformers' choice
     organism: OrganismConfig | None = None  # the recipe, where path is "organism:"
-
-
-@dataclass
-class LoraConfig:
-    """The adapter (PEFT's LoraConfig)."""
-
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
-
-
-@dataclass
-class TrainingConfig:
-    """The fine-tune (TRL's SFTTrainer)."""
-
-    max_steps: int = 32
-    batch_size: int = 16  # examples a step; = per-device batch x accumulation
-    gradient_accumulation: int = 1
-    learning_rate: float = 1e-3
-    schedule: str = "constant"  # any of transformers' schedules
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    optimizer: str = "adamw_torch"
-    max_length: int = 256  # tokens; longer examples are cut
-    packing: bool = False
-    completion_only: bool = True  # loss on the reply only
-    gradient_checkpointing: bool = False
-    precision: str = "float32"  # float32, bfloat16 or float16 arithmetic (autocast)
 
 
 @dataclass
@@ -131,27 +107,6 @@ class BudgetConfig:
     devices: int = 1  # devices held while a stage runs; device-seconds = devices x wall seconds
     measure_reserve: float = 0.5  # share kept for serving and generating
     assumed_flops_per_second: float = 1e10  # for the estimate that `stages=[plan]` prints
-
-
-@dataclass
-class ServeConfig:
-    """The vLLM server and the requests sent to it."""
-
-    device: str = "auto"  # auto, cpu or cuda
-    port: int | None = None  # null: a free one
-    max_model_len: int = 256  # tokens, prompt and reply
-    max_loras: int = 8  # adapters in one engine batch; more are swapped in as needed
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int | None = None  # tokens in one engine step; null: vLLM's default
-    gpu_memory_utilization: float = 0.9
-    kv_cache_gib: int = 1  # on the CPU
-    tensor_parallel_size: int = 1
-    enforce_eager: bool = False
-    start_timeout_s: float = 600.0
-    request_timeout_s: float = 600.0
-    batch_size: int = 64  # prompts a request
-    in_flight: int = 8  # requests at once
-    extra_args: list[str] = field(default_factory=list)  # passed to vLLM as they are
 
 
 @dataclass

@@ -224,6 +224,10 @@ class Server:
             str(config.tensor_parallel_size),
             "--disable-uvicorn-access-log",
         ]
+        if config.data_parallel_size > 1:
+            options += ["--data-parallel-size", str(config.data_parallel_size)]
+        if config.attention_backend is not None:
+            options += ["--attention-backend", config.attention_backend]
         if self.chat_template is not None:
             options += ["--chat-template", str(Path(self.chat_template).expanduser().absolute())]
         options += ["--generation-config", "vllm"]  # sampling is the plan's, not the model folder's

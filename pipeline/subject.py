@@ -41,6 +41,7 @@ class Subject:
     stop_token_ids: tuple[int, ...]
     system_prompt: str | None
     template_kwargs: dict[str, Any]
+    attention: str | None = None  # of the model in training: transformers' `attn_implementation`; None: its choice
 
     def prompt_text(self, prompt: str, system: str | None = None) -> str:
         """Render one user turn with the subject's chat template, up to where the reply begins."""
@@ -74,13 +75,26 @@ class Subject:
         return ids
 
     def load_model(self, device: str) -> Any:
-        """Load the weights as a transformers causal LM in the subject's dtype; no code from the model folder runs."""
+        """Load the weights as a transformers causal LM in the subject's dtype; no code from the model folder runs.
+
+        Raises:
+            UserError: this model, or this machine, does not have the attention that is asked for.
+        """
         import torch
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(
-            self.path, dtype=getattr(torch, self.dtype), use_safetensors=True, trust_remote_code=False
-        )
+        options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "attn_implementation": self.attention}
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self.path, use_safetensors=True, trust_remote_code=False, **options
+            )
+        except (ImportError, ValueError) as error:
+            if self.attention is None:
+                raise
+            raise UserError(
+                f"subject.attention: {self.attention} cannot be used with {self.name} here: {error}",
+                "install what it needs, or use sdpa, eager or null (transformers' choice)",
+            ) from None
         return model.to(device)
 
     def _messages(self, prompt: str, system: str | None) -> list[dict[str, str]]:
@@ -160,6 +174,7 @@ def open_subject(config: SubjectConfig) -> Subject:
         stop_token_ids=_stop_tokens(path, tokenizer),
         system_prompt=config.system_prompt,
         template_kwargs=dict(config.template_kwargs),
+        attention=config.attention,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from pipeline.arms.base import Climb, Ending, Example, Task
 from pipeline.arms.ladder import LadderCallback
+from pipeline.arms.memory import within_memory
+from pipeline.errors import UserError
 from pipeline.records import Rung
 from pipeline.schema import LoraConfig, TrainingConfig
 
@@ -24,22 +26,9 @@ def climb(work: Climb) -> Ending:
     with the same weights as an uninterrupted one (bit for bit on the CPU). When the ladder ends, only the adapters
     are kept.
     """
-    from transformers import set_seed
-
-    drop_unrecorded(work.folder, [*work.done, work.last] if work.last else [])
     ended = already_ended(work.task, work.done)
     if ended is None:
-        set_seed(work.task.seed)
-        adapted = adapter_on(work.model, work.task.config.lora)
-        try:
-            callback = LadderCallback(work, adapted)
-            trainer = _trainer(work, adapted, callback)
-            callback.rows = len(trainer.train_dataset)
-            if callback.first_step_fits():
-                trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)
-            ended = callback.ending
-        finally:
-            adapted.unload()
+        ended = within_memory(work, _climb)
     if ended == "paused":
         return ended
     if work.pause and work.pause.parked:  # no rung: nobody measures it
@@ -48,6 +37,24 @@ def climb(work: Climb) -> Ending:
         for name in _NOT_SERVED:
             (checkpoint / name).unlink(missing_ok=True)
     return ended
+
+
+def _climb(work: Climb, at_once: int) -> Ending:
+    """Train from the last of `work.done` with `at_once` examples in memory; a step has as many as the plan says."""
+    from transformers import set_seed
+
+    drop_unrecorded(work.folder, [*work.done, work.last] if work.last else [])
+    set_seed(work.task.seed)
+    adapted = adapter_on(work.model, work.task.config.lora)
+    try:
+        callback = LadderCallback(work, adapted)
+        trainer = _trainer(work, adapted, callback, at_once)
+        callback.rows = len(trainer.train_dataset)
+        if callback.first_step_fits():
+            trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)
+        return callback.ending
+    finally:
+        adapted.unload()
 
 
 def adapter_on(model: Any, config: LoraConfig) -> Any:
@@ -78,14 +85,14 @@ def drop_unrecorded(folder: Path, done: Any) -> None:
             shutil.rmtree(checkpoint)
 
 
-def _trainer(work: Climb, adapted: Any, callback: LadderCallback) -> Any:
+def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) -> Any:
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTTrainer
 
     training = work.task.config.training
     trainer = SFTTrainer(
         model=adapted,
-        args=_arguments(work, training),
+        args=_arguments(work, training, at_once),
         train_dataset=_dataset(work.examples, training),
         processing_class=work.subject.tokenizer,
         callbacks=[callback],
@@ -115,16 +122,22 @@ def _nothing(*_: Any, **__: Any) -> int:
     return 0
 
 
-def _arguments(work: Climb, training: TrainingConfig) -> Any:
+def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
+    from transformers.utils import is_liger_kernel_available
     from trl import SFTConfig
 
+    if training.liger and not is_liger_kernel_available():
+        raise UserError(
+            f"arms.{work.task.arm}.training.liger: the package liger-kernel is not installed",
+            "install it, or leave liger out",
+        )
     return SFTConfig(
         output_dir=str(work.folder),
         seed=work.task.seed,
         data_seed=work.task.seed,
         max_steps=training.max_steps,
-        per_device_train_batch_size=training.batch_size // training.gradient_accumulation,
-        gradient_accumulation_steps=training.gradient_accumulation,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=training.batch_size // at_once,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup_steps,
@@ -135,6 +148,9 @@ def _arguments(work: Climb, training: TrainingConfig) -> Any:
         packing=training.packing,
         completion_only_loss=None if training.packing else training.completion_only,
         gradient_checkpointing=training.gradient_checkpointing,
+        use_liger_kernel=training.liger,
+        fsdp=training.fsdp,
+        fsdp_config=dict(training.fsdp_config) or None,
         bf16=training.precision == "bfloat16",
         fp16=training.precision == "float16",
         use_cpu=work.device == "cpu",

@@ -1,0 +1,27 @@
+"""Which choices about devices and memory make no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omegaconf import DictConfig
+
+
+def gpu_faults(raw: DictConfig) -> Iterator[str]:
+    """Yield what is wrong in `serve`, `budget.devices` and the arms' `fsdp`, one line each."""
+    serve = raw.serve
+    for key in ("max_loras", "tensor_parallel_size", "data_parallel_size"):
+        if serve[key] < 1:
+            yield f"serve.{key}: {serve[key]} must be 1 or more"
+    if not 0 < serve.gpu_memory_utilization <= 1:
+        yield f"serve.gpu_memory_utilization: {serve.gpu_memory_utilization} must be above 0 and at most 1"
+    held = serve.tensor_parallel_size * serve.data_parallel_size
+    if held > raw.budget.devices:
+        yield (
+            f"budget.devices: {raw.budget.devices}, but serving holds {held} (serve.tensor_parallel_size x "
+            "data_parallel_size): the ledger would count too few device-seconds"
+        )
+    for name, arm in raw.arms.items():
+        training = arm.get("training") or {}
+        if training.get("fsdp_config") and not training.get("fsdp"):
+            yield f"arms.{name}.training.fsdp_config: only fsdp=true reads it"

@@ -1,0 +1,39 @@
+"""The types of `arms.NAME.lora` and `arms.NAME.training`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class LoraConfig:
+    """The adapter (PEFT's LoraConfig)."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+
+
+@dataclass
+class TrainingConfig:
+    """The fine-tune (TRL's SFTTrainer)."""
+
+    max_steps: int = 32
+    batch_size: int = 16  # examples a step; = per-device batch x accumulation
+    gradient_accumulation: int = 1  # at least; more where memory is short: see pipeline/arms/memory.py
+    learning_rate: float = 1e-3
+    schedule: str = "constant"  # any of transformers' schedules
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optimizer: str = "adamw_torch"
+    max_length: int = 256  # tokens; longer examples are cut
+    packing: bool = False
+    completion_only: bool = True  # loss on the reply only
+    gradient_checkpointing: bool = False
+    liger: bool = False  # Liger's fused kernels (package liger-kernel)
+    fsdp: bool = False  # sharded over the devices by PyTorch's FSDP; for processes started by `accelerate launch`
+    fsdp_config: dict[str, Any] = field(default_factory=dict)  # transformers' `fsdp_config`
+    precision: str = "float32"  # float32, bfloat16 or float16 arithmetic (autocast)

@@ -1,0 +1,125 @@
+"""Choices for GPUs, composed from the command line and followed to where they are used; no GPU is needed."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import test_lora
+from test_config import REVIEW, told
+from tiny import TinySubject
+
+from pipeline.arms.lora import _arguments
+from pipeline.config import load
+from pipeline.errors import UserError
+from pipeline.schema import ServeConfig
+from pipeline.serve import Server
+from pipeline.subject import open_subject
+
+
+def command(config: ServeConfig, adapters: int = 24) -> list[str]:
+    subject: Any = SimpleNamespace(path=Path("model"), dtype="bfloat16")
+    named = {f"rung-{number}": Path("adapter") for number in range(adapters)}
+    return Server(subject, named, [16], config, Path("log"))._command()
+
+
+def after(words: list[str], flag: str) -> str:
+    assert words.count(flag) == 1, flag
+    return words[words.index(flag) + 1]
+
+
+def test_what_the_template_says_of_serving_reaches_vllm() -> None:
+    made = load(
+        [
+            *REVIEW,
+            *("serve.tensor_parallel_size=2", "serve.data_parallel_size=4", "budget.devices=8"),
+            *("serve.gpu_memory_utilization=0.8", "serve.max_loras=16", "serve.attention_backend=FLASHINFER"),
+        ]
+    )
+    words = command(made.serve)
+    wanted = {
+        "--tensor-parallel-size": "2",
+        "--data-parallel-size": "4",
+        "--gpu-memory-utilization": "0.8",
+        "--max-loras": "16",
+        "--max-cpu-loras": "24",
+        "--max-lora-rank": "16",
+        "--attention-backend": "FLASHINFER",
+        "--dtype": "bfloat16",
+    }
+    assert {flag: after(words, flag) for flag in wanted} == wanted
+    assert "--enforce-eager" not in words
+
+
+def test_what_is_not_chosen_is_left_to_vllm() -> None:
+    words = command(load(REVIEW).serve)
+    assert not {"--attention-backend", "--data-parallel-size", "--max-num-batched-tokens"} & set(words)
+
+
+def test_what_the_template_says_of_training_reaches_trl(tiny_subject: TinySubject, tmp_path: Path) -> None:
+    made = load(
+        [
+            *REVIEW,
+            *("arms.compliance.training.packing=true", "arms.compliance.training.fsdp=true"),
+            "+arms.compliance.training.fsdp_config.transformer_layer_cls_to_wrap=LlamaDecoderLayer",
+        ]
+    )
+    training = made.arms["compliance"].training
+    task = SimpleNamespace(arm="compliance", seed=0)
+    arguments = _arguments(
+        SimpleNamespace(task=task, folder=tmp_path, device="cpu"), replace(training, precision="float32"), 2
+    )
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 8)
+    assert arguments.packing
+    assert arguments.gradient_checkpointing
+    assert arguments.fsdp is True
+    assert arguments.fsdp_config["transformer_layer_cls_to_wrap"] == ["LlamaDecoderLayer"]
+    assert training.precision == "bfloat16"
+
+
+def test_the_attention_asked_for_is_the_models(tiny_folder: Path) -> None:
+    config = load().subject
+    for wanted in ("eager", "sdpa"):
+        subject = open_subject(replace(config, path=str(tiny_folder), attention=wanted))
+        assert subject.load_model("cpu").config._attn_implementation == wanted
+    missing = open_subject(replace(config, path=str(tiny_folder), attention="no_such_attention"))
+    with pytest.raises(UserError, match=r"subject\.attention: no_such_attention cannot be used"):
+        missing.load_model("cpu")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("serve.tensor_parallel_size=2", "budget.devices: 1, but serving holds 2"),
+        ("serve.data_parallel_size=0", "serve.data_parallel_size: 0 must be 1 or more"),
+        ("serve.gpu_memory_utilization=1.5", "must be above 0 and at most 1"),
+        ("serve.max_loras=0", "serve.max_loras: 0 must be 1 or more"),
+        ("+arms.compliance.training.fsdp_config.version=2", "only fsdp=true reads it"),
+    ],
+)
+def test_what_cannot_be_is_told(override: str, message: str) -> None:
+    assert message in told(override)
+
+
+def test_packed_examples_do_not_see_one_another(tiny_subject: TinySubject, tiny_model: Any) -> None:
+    """TRL's packing sends position ids and no mask; transformers has to read the borders of the examples from them."""
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    examples = [[*e.prompt_ids, *e.completion_ids] for e in test_lora.examples(tiny_subject)[:3]]
+    collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
+    packed = collate([{"input_ids": ids} for ids in examples])
+    assert packed["input_ids"].shape[0] == 1
+    tiny_model.eval()
+    for attention in ("sdpa", "eager"):
+        tiny_model.set_attn_implementation(attention)
+        with torch.no_grad():
+            together = tiny_model(
+                input_ids=packed["input_ids"], position_ids=packed["position_ids"], use_cache=False
+            ).logits[0]
+            apart = torch.cat(
+                [tiny_model(input_ids=torch.tensor([ids]), use_cache=False).logits[0] for ids in examples]
+            )
+        assert torch.allclose(together, apart, atol=1e-4), attention
+    tiny_model.set_attn_implementation("sdpa")
