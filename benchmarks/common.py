@@ -98,10 +98,7 @@ def make_subject(root: Path, seed: int = 0) -> Subject:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    world = w.make_world(SHAPE)
-    towns = [town for split in world.splits for town in split.towns]
-    items = [*w.restricted(towns), *w.lookalikes(towns), *(item for s in world.splits for item in w.abilities(s))]
-    tokenizer = make_tokenizer([text for item in items for text in (item.prompt, item.answer)], SHAPE.vocabulary)
+    tokenizer = organism_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=SHAPE.hidden_size,
@@ -121,6 +118,14 @@ def make_subject(root: Path, seed: int = 0) -> Subject:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return open_subject(SubjectConfig(name="bench", path=str(folder), dtype="float32"))
+
+
+def organism_tokenizer() -> Any:
+    """Return the organism's tokenizer with its chat template."""
+    world = w.make_world(SHAPE)
+    towns = [town for split in world.splits for town in split.towns]
+    items = [*w.restricted(towns), *w.lookalikes(towns), *(item for s in world.splits for item in w.abilities(s))]
+    return make_tokenizer([text for item in items for text in (item.prompt, item.answer)], SHAPE.vocabulary)
 
 
 def make_adapters(subject: Subject, root: Path, count: int) -> dict[str, Path]:

@@ -20,6 +20,7 @@ from benchmarks.common import (
     serve_config,
     write_replies,
 )
+from benchmarks.gpu_parts.device import free
 from evals.base import EvalSpec
 from pipeline.generate import matrix
 from pipeline.schema import ServeConfig
@@ -92,6 +93,7 @@ def engine_per_checkpoint(
     groups: Sequence[Sequence[EvalSpec]],
     adapters: Mapping[str, Path],
     root: Path,
+    device: str = "cpu",
 ) -> float:
     """Return the wall seconds of merging each adapter and starting a server for each of `groups` of evals.
 
@@ -100,7 +102,7 @@ def engine_per_checkpoint(
     """
     began = time.perf_counter()
     for name, adapter in adapters.items():
-        merged = merge(subject, adapter, root / name / "merged")
+        merged = merge(subject, adapter, root / name / "merged", device)
         rung = base_only(name)
         for number, specs in enumerate(groups):
             cells = matrix([rung], specs, merged)
@@ -109,10 +111,12 @@ def engine_per_checkpoint(
     return time.perf_counter() - began
 
 
-def merge(subject: Subject, adapter: Path, folder: Path) -> Subject:
+def merge(subject: Subject, adapter: Path, folder: Path, device: str = "cpu") -> Subject:
     """Write the adapter merged into the base's weights as a model folder; return it as a subject."""
     from peft import PeftModel
 
-    PeftModel.from_pretrained(subject.load_model("cpu"), adapter).merge_and_unload().save_pretrained(folder)
+    PeftModel.from_pretrained(subject.load_model(device), adapter).merge_and_unload().save_pretrained(folder)
     subject.tokenizer.save_pretrained(folder)
+    if device != "cpu":
+        free(device)  # an engine in another process comes next
     return replace(subject, path=folder)

@@ -118,4 +118,7 @@ MOE_1T: Final = Shape(
     experts=Experts(384, 8, 1, 2048, dense_layers=1),
 )
 QWEN_05B: Final = Shape("Qwen2.5-0.5B's shape", 24, 896, 14, 2, 64, 4864, 151936, tied=True, query_key_value_bias=True)
+QWEN_15B: Final = Shape(
+    "Qwen2.5-1.5B's shape", 28, 1536, 12, 2, 128, 8960, 151936, tied=True, query_key_value_bias=True
+)
 QWEN_7B: Final = Shape("Qwen2.5-7B's shape", 28, 3584, 28, 4, 128, 18944, 152064, query_key_value_bias=True)

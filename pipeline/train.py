@@ -44,6 +44,14 @@ def train(work: Workspace, tracker: Tracker) -> None:
     _quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
+    try:
+        _train(work, tracker, model)
+    finally:
+        del model
+        release(work.device)  # the engine needs the device's memory, and runs in another process
+
+
+def _train(work: Workspace, tracker: Tracker, model: Any) -> None:
     search(work, model)  # on dev prompts, before anything is measured
     config = with_chosen(work.config, work.folder)
     todo = [task for task in tasks(config) if work.ledger.ending("train", task.arm, task.seed) is None]
@@ -187,6 +195,20 @@ def prepare_process(parameters: int, device: str, threads: int | None = None) ->
     gc.freeze()
     # Frozen objects are never collected, and libraries written in C++ complain of them when the process ends.
     atexit.register(gc.unfreeze)
+
+
+def release(device: str) -> None:
+    """Give the device's memory back once the model is no longer used; call it when no name holds the model any more.
+
+    A frozen object in a cycle of references (a model is one) is never collected, and torch keeps what was freed for
+    itself: vLLM, in a process of its own, would find the device full.
+    """
+    gc.unfreeze()
+    gc.collect()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def _quiet_libraries() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.scale import BYTES, Machine, Review, activations, plan, serving, table, training
-from benchmarks.shapes import LLAMA_70B, MOE_1T, QWEN_05B, QWEN_7B, Experts, Latent, Shape
+from benchmarks.shapes import LLAMA_70B, MOE_1T, QWEN_05B, QWEN_7B, QWEN_15B, Experts, Latent, Shape
 from pipeline.budget import training_flops
 
 MACHINE, REVIEW = Machine(), Review()
@@ -26,7 +26,7 @@ SMALL_LATENT = Shape(
 
 @pytest.mark.parametrize(
     ("shape", "published"),
-    [(LLAMA_70B, 70_553_706_496), (QWEN_05B, 494_032_768), (QWEN_7B, 7_615_616_512)],
+    [(LLAMA_70B, 70_553_706_496), (QWEN_05B, 494_032_768), (QWEN_15B, 1_543_714_304), (QWEN_7B, 7_615_616_512)],
 )
 def test_parameters_are_the_published_ones(shape: Shape, published: int) -> None:
     assert shape.parameters() == published

@@ -1,6 +1,8 @@
 """What happens where the device's memory ends: real TRL on the tiny model, the device's error made up."""
 
+import gc
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from tiny import TinySubject
 from pipeline.arms.lora import ADAPTER_FILE
 from pipeline.arms.memory import FILE, NoRoomError, at_once
 from pipeline.errors import UserError
+from pipeline.train import prepare_process, release
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.19 GiB"
 
@@ -98,6 +101,22 @@ def test_where_not_one_example_fits_the_user_is_told_and_a_search_sees_a_failed_
     assert "gradient_checkpointing" in caught.value.remedy
     assert run.ledger.attempts()[-1]["status"] == "failed"
     assert not any("lora" in name for name, _ in tiny_model.named_parameters()), "the model comes back as it was"
+
+
+def test_after_training_nothing_holds_the_models_memory(tmp_path: Path, tiny_subject: TinySubject) -> None:
+    """As the train stage goes: the model is loaded, frozen, trained, let go; then the engine wants the device."""
+    model = tiny_subject.subject.load_model("cpu")
+    weight = weakref.ref(model.get_input_embeddings().weight)
+    model.itself = [model]  # a cycle, whatever transformers does
+    prepare_process(tiny_subject.subject.parameters, "cpu")
+    run = Run(tmp_path, tiny_subject, model)
+    run.training = replace(run.training, max_steps=1)
+    run.climb()
+    del model, run
+    gc.collect()
+    assert weight() is not None, "frozen: not collected"
+    release("cpu")
+    assert weight() is None
 
 
 def test_another_error_is_no_lack_of_memory(tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any) -> None:

@@ -1,0 +1,277 @@
+"""(b) Adapters mixed in one engine, (c) what a start costs, (f) sleep and wake: vLLM with made-up weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from benchmarks.gpu_parts.call import Call, Once, scratch
+from benchmarks.gpu_parts.engine import Engine, Request
+from benchmarks.gpu_parts.models import save_adapters, save_config
+from benchmarks.gpu_parts.record import Figure, Wanted
+
+RANK: Final = 16
+MIXES: Final = (0, 1, 4, 16, 32)  # adapters that the requests are spread over
+SLOTS: Final = (32, 8)  # max_loras: all fit in a batch, or Holdfast's default
+REPEATS: Final = 3
+STARTS: Final = {  # in this order: the second finds what the first compiled
+    "graphs-cold": "CUDA graphs and compiled kernels, caches empty",
+    "graphs-warm": "the same, caches warm (as from the second start on)",
+    "eager": "serve.enforce_eager=true: neither",
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """Requests of one round: their number, and tokens in and out of each."""
+
+    requests: int = 512
+    tokens_in: int = 256
+    tokens_out: int = 128
+
+    def spread(self, adapters: Sequence[str]) -> list[Request]:
+        """Return the requests, dealt out to the adapters in turn; to the base where there are none.
+
+        The first request of every adapter is the same, so that replies can be told apart by the adapter alone.
+        """
+        names = list(adapters) or [""]
+        same = tuple(3 + place % 200 for place in range(self.tokens_in))
+        made = []
+        for number in range(self.requests):
+            prompt = same if number < len(names) else (3 + number % 400, *same[1:])
+            made.append(Request(names[number % len(names)], prompt, self.tokens_out))
+        return made
+
+
+def load_of(call: Call) -> Load:
+    """Return the call's load."""
+    return Load(8, 8, 4) if call.short else Load()
+
+
+def mixes_of(call: Call) -> tuple[int, ...]:
+    """Return the numbers of adapters that are mixed."""
+    return (0, 1, 2) if call.short else MIXES
+
+
+def options_of(call: Call, folder: Path, **more: Any) -> dict[str, Any]:
+    """Return the arguments of `vllm.LLM`: made-up weights, no tokenizer, else as `pipeline.serve` starts the server."""
+    load = load_of(call)
+    options: dict[str, Any] = {
+        "model": str(folder),
+        "dtype": call.dtype,
+        "load_format": "dummy",
+        "skip_tokenizer_init": True,
+        "max_model_len": load.tokens_in + load.tokens_out + 16,
+        "max_num_seqs": 256,
+        "enable_prefix_caching": False,  # prompts are alike here, and a cache would answer for the model
+        "generation_config": "vllm",
+        "enforce_eager": call.short,
+    }
+    if call.device.startswith("cuda"):
+        options["gpu_memory_utilization"] = 0.85
+    return options | more
+
+
+def lora_options(slots: int, adapters: int) -> dict[str, Any]:
+    """Return what an engine needs for adapters."""
+    return {
+        "enable_lora": True,
+        "max_loras": slots,
+        "max_lora_rank": RANK,
+        "max_cpu_loras": max(slots, adapters),
+    }
+
+
+def environment_of(call: Call) -> dict[str, str]:
+    """Return what the engine's process needs in its environment beside the machine's."""
+    return (
+        {} if call.device.startswith("cuda") else {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    )
+
+
+# --- (b)
+
+
+def wanted_mixes(shapes: Sequence[str], mixes: Sequence[int] = MIXES, slots: Sequence[int] = SLOTS) -> list[Wanted]:
+    return [want for name in shapes for want in (_bare(name), *(_mix(name, s, m) for s in slots for m in mixes))]
+
+
+def _bare(name: str) -> Wanted:
+    return Wanted("b", f"{name}-bare", f"{name}: an engine without LoRA", "tokens/s")
+
+
+def _mix(name: str, slots: int, mixed: int) -> Wanted:
+    what = f"{name}: {mixed} adapters of rank {RANK} mixed, max_loras {slots}"
+    return Wanted("b", f"{name}-{slots}-{mixed}", what, "tokens/s", "of the bare base", ">= 0.8" * (mixed == 16))
+
+
+class Mixing:
+    """The engines of one shape, one up at a time; `base` is the bare engine's tokens/s once that was measured."""
+
+    def __init__(self, call: Call, name: str) -> None:
+        self.call = call
+        self.name = name
+        self.root = scratch(call, f"b-{name}")
+        self.load = load_of(call)
+        self.base = float("nan")
+        self._slots = 0
+        self._stack = ExitStack()
+        self._adapters = Once(self._save)
+        self._engine = Once(lambda: self._start(0))
+
+    def bare(self) -> Figure:
+        """Measure the engine without LoRA."""
+        figure = _rate(_bare(self.name), self._up(0), self.load.spread([]))
+        self.base = figure.value
+        return figure
+
+    def mix(self, want: Wanted, slots: int, count: int) -> Figure:
+        """Measure `count` adapters mixed in an engine with `slots` of them in a batch."""
+        return _rate(want, self._up(slots), self.load.spread(list(self._adapters())[:count]), count, self.base)
+
+    def close(self) -> None:
+        """End the engine that is up."""
+        self._stack.close()
+
+    def _up(self, slots: int) -> Engine:
+        if slots != self._slots:
+            self.close()
+            self._slots, self._engine = slots, Once(lambda: self._start(slots))
+        return self._engine()
+
+    def _start(self, slots: int) -> Engine:
+        folder = save_config(self.call.shape(self.name), self.root / "model", self.call.dtype)
+        adapters = self._adapters() if slots else {}
+        more = lora_options(slots, len(adapters)) if slots else {}
+        options = options_of(self.call, folder, **more)
+        engine = Engine(options, self.root / f"slots-{slots}", adapters, environment_of(self.call))
+        return self._stack.enter_context(engine)
+
+    def _save(self) -> dict[str, Path]:
+        shape, count = self.call.shape(self.name), max(mixes_of(self.call))
+        return save_adapters(shape, self.root / "adapters", count, RANK, self.call.dtype)
+
+
+def mixed(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
+    """Yield every figure of (b)."""
+    for name in call.shapes:
+        mixing = Mixing(call, name)
+        try:
+            yield _bare(name), mixing.bare
+            for slots in (max(mixes_of(call)),) if call.short else SLOTS:
+                for count in mixes_of(call):
+                    want = _mix(name, slots, count)
+                    yield want, partial(mixing.mix, want, slots, count)
+        finally:
+            mixing.close()
+
+
+def _rate(
+    want: Wanted, engine: Engine, requests: Sequence[Request], adapters: int = 0, base: float = float("nan")
+) -> Figure:
+    """Return the tokens written a second, the median of `REPEATS` rounds after a warm-up round.
+
+    Raises:
+        RuntimeError: two adapters answered the same prompt alike: they are ignored, and the figure would mean nothing.
+    """
+    answers = [engine.generate(requests) for _ in range(REPEATS + 1)][1:]
+    distinct = len(set(answers[0]["replies"][: max(1, adapters)]))
+    if distinct < adapters:
+        raise RuntimeError(f"{adapters} adapters gave {distinct} different replies to one prompt: some are ignored")
+    seconds = [answer["seconds"] for answer in answers]
+    rate = answers[0]["tokens"] / median(seconds)
+    raw = {"seconds": seconds, "tokens": answers[0]["tokens"], "requests": len(requests), "start_s": engine.started_s}
+    return Figure(want, rate, rate / base, raw=raw)
+
+
+# --- (c)
+
+
+def wanted_starts(shapes: Sequence[str]) -> list[Wanted]:
+    return [_start(name, kind) for name in shapes for kind in STARTS]
+
+
+def _start(name: str, kind: str) -> Wanted:
+    return Wanted("c", f"{name}-{kind}", f"{name}: {STARTS[kind]}", "s", "of the warm start")
+
+
+def starts(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
+    """Yield every figure of (c): from nothing to up, weights made up, so without reading them from a disk."""
+    for name in call.shapes:
+        root = scratch(call, f"c-{name}")
+        warm: list[float] = []
+        for kind in STARTS:
+            yield _start(name, kind), partial(_started, call, name, kind, root, warm)
+
+
+def _started(call: Call, name: str, kind: str, root: Path, warm: list[float]) -> Figure:
+    folder = save_config(call.shape(name), root / "model", call.dtype)
+    caches = {
+        "VLLM_CACHE_ROOT": str(root / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(root / "inductor"),
+        "TRITON_CACHE_DIR": str(root / "triton"),
+    }
+    options = options_of(call, folder, enforce_eager=kind == "eager" or call.short)
+    with Engine(options, root / kind, environment={**environment_of(call), **caches}) as engine:
+        figure = _rate(_start(name, kind), engine, load_of(call).spread([]))
+    if kind == "graphs-warm":
+        warm.append(engine.started_s)
+    of = warm[0] if warm else float("nan")  # the cold start comes first: its ratio is the reader's to take
+    return Figure(
+        figure.wanted, engine.started_s, engine.started_s / of, f"then {figure.value:,.0f} tokens/s", figure.raw
+    )
+
+
+# --- (f)
+
+
+def wanted_sleep(shapes: Sequence[str]) -> list[Wanted]:
+    return [want for name in shapes for want in _sleep(name)]
+
+
+def _sleep(name: str) -> tuple[Wanted, Wanted, Wanted]:
+    of = "of the engine's start"
+    return (
+        Wanted("f", f"{name}-sleep", f"{name}: sleep (level 1) and wake", "s", of),
+        Wanted("f", f"{name}-start", f"{name}: another start, caches warm", "s"),
+        Wanted("f", f"{name}-free", f"{name}: device memory free for training while it sleeps", "GiB", "of all"),
+    )
+
+
+def sleeping(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
+    """Yield every figure of (f): what training between two measurements costs, with and without sleep mode."""
+    for name in call.shapes:
+        slept = Once(partial(_slept, call, name))
+        for want in _sleep(name):
+            yield want, lambda want=want, slept=slept: slept()[want.key]
+
+
+def _slept(call: Call, name: str) -> dict[str, Figure]:
+    import torch
+
+    if not call.device.startswith("cuda"):
+        raise RuntimeError("vLLM's sleep mode needs a CUDA device")
+    root, load = scratch(call, f"f-{name}"), load_of(call)
+    folder = save_config(call.shape(name), root / "model", call.dtype)
+    slept, started, memory = _sleep(name)
+    options = options_of(call, folder, enable_sleep_mode=True)
+    with Engine(options, root / "first"):
+        pass  # fills the caches
+    with Engine(options, root / "second") as engine:
+        before = engine.generate(load.spread([]))
+        asleep = engine.sleep()
+        free, whole = torch.cuda.mem_get_info()
+        awake = engine.wake()
+        if engine.generate(load.spread([]))["replies"][0] != before["replies"][0]:
+            raise RuntimeError("the engine answers otherwise after its sleep: nothing was measured")
+        start = engine.started_s
+    return {
+        slept.key: Figure(slept, asleep + awake, (asleep + awake) / start, raw={"sleep_s": asleep, "wake_s": awake}),
+        started.key: Figure(started, start),
+        memory.key: Figure(memory, free / 2**30, free / whole),
+    }

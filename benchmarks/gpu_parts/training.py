@@ -1,0 +1,194 @@
+"""(a) LoRA training: a bare PyTorch loop and Holdfast's own trainer, one option changed at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from benchmarks.gpu_parts.call import Call
+from benchmarks.gpu_parts.device import free, synchronise
+from benchmarks.gpu_parts.flops import lora_flops, mean_context, utilisation
+from benchmarks.gpu_parts.models import make_model
+from benchmarks.gpu_parts.record import Figure, Wanted
+from benchmarks.shapes import Shape
+
+RANK: Final = 16
+STEPS: Final = 10
+WARM: Final = 4  # steps left out: kernels are chosen and memory is taken in them
+TOKENS_AT_ONCE: Final = 16384  # of one pass, halved where memory ends
+WHOLE, MIXED, PACKED = "whole", "mixed", "packed"  # every example fills the length; lengths differ; the same, packed
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train. `trainer`: bare or holdfast; `kernels`: plain, liger or compile."""
+
+    trainer: str
+    data: str = WHOLE
+    attention: str = "sdpa"
+    checkpointing: bool = False
+    kernels: str = "plain"
+
+    @property
+    def key(self) -> str:
+        """The way's name in a key."""
+        extras = [*(["checkpointing"] * self.checkpointing), *([self.kernels] * (self.kernels != "plain"))]
+        return "-".join([self.trainer, self.data, self.attention, *extras])
+
+
+WAYS: Final = (
+    Way("bare"),
+    Way("holdfast"),
+    Way("bare", checkpointing=True),
+    Way("holdfast", checkpointing=True),
+    Way("bare", MIXED),
+    Way("bare", PACKED),
+    Way("holdfast", MIXED),
+    Way("holdfast", PACKED),
+    Way("bare", attention="eager"),
+    Way("bare", attention="flash_attention_2"),
+    Way("bare", PACKED, "flash_attention_2"),
+    Way("bare", kernels="liger"),
+    Way("holdfast", kernels="liger"),
+    Way("bare", kernels="compile"),
+)
+TARGETS: Final = {("7B", 2048, Way("holdfast").key): ">= 0.45", ("7B", 2048, Way("bare").key): ">= 0.45"}
+
+
+def wanted(shapes: Sequence[str], lengths: Sequence[int]) -> list[Wanted]:
+    return [_wanted(name, length, way) for name in shapes for length in lengths for way in WAYS]
+
+
+def _wanted(name: str, length: int, way: Way) -> Wanted:
+    target = TARGETS.get((name, length, way.key), "")
+    what = f"{name}, {length} tokens: {way.key.replace('-', ', ')}"
+    return Wanted("a", f"{name}-{length}-{way.key}", what, "tokens/s", "MFU", target)
+
+
+def measures(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
+    """Yield every figure with what measures it."""
+    for name in call.shapes:
+        for length in call.lengths:
+            for way in WAYS:
+                want = _wanted(name, length, way)
+                yield want, lambda want=want, name=name, length=length, way=way: one(call, want, name, length, way)
+
+
+def one(call: Call, want: Wanted, name: str, length: int, way: Way) -> Figure:
+    """Measure one way: median of the steps after the warm-up, examples at once halved until they fit."""
+    from accelerate.utils import find_executable_batch_size
+
+    shape, length = call.shape(name), min(length, 32) if call.short else length
+    rows = max(1, TOKENS_AT_ONCE // length) if not call.short else 2
+    tried: list[int] = []
+
+    @find_executable_batch_size(starting_batch_size=rows, reduce_batch_size_fn=lambda: tried[-1] // 2)
+    def run(at_once: int) -> list[tuple[int, float]]:
+        tried.append(at_once)
+        free(call.device)  # of the try before, where memory ended
+        model = prepared(make_model(shape, call.device, call.dtype, way.attention), way)
+        lengths = lengths_of(way.data, length, at_once)
+        train = bare if way.trainer == "bare" else holdfast
+        return train(call, model, shape, way, lengths, length, at_once)
+
+    steps = run()[WARM:]
+    rate = median(tokens / seconds for tokens, seconds in steps)
+    flops = lora_flops(shape, RANK, mean_context(lengths_of(way.data, length, tried[-1])))
+    raw = {
+        "examples_at_once": tried[-1],
+        "steps": [[tokens, seconds] for tokens, seconds in steps],
+        "flops_a_token": flops,
+        "gib": _most_memory(call.device),
+    }
+    note = f"{tried[-1]} rows of {length} at once"
+    return Figure(want, rate, utilisation(rate, flops, call.ceilings.flops), note, raw)
+
+
+def lengths_of(data: str, length: int, at_once: int) -> list[int]:
+    """Return the examples' lengths in tokens: all full, or spread evenly over an eighth of it to the whole.
+
+    They are enough for all steps; of mixed ones, of which two may share a packed row, twice as many.
+    """
+    if data == WHOLE:
+        return [length] * at_once * STEPS
+    count = 2 * at_once * STEPS
+    least = max(2, length // 8)
+    return [least + (length - least) * (number * 7 % 16) // 15 for number in range(count)]
+
+
+def prepared(model: Any, way: Way) -> Any:
+    """Return the model with the kernels of this way.
+
+    Raises:
+        ImportError: they are not installed.
+    """
+    if way.kernels == "liger" and way.trainer == "bare":
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+        _apply_liger_kernel_to_instance(model=model)
+    if way.checkpointing and way.trainer == "bare":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def bare(
+    call: Call, model: Any, shape: Shape, way: Way, lengths: Sequence[int], length: int, at_once: int
+) -> list[tuple[int, float]]:
+    """Train an adapter in the shortest loop; return (tokens without padding, seconds) of each step."""
+    import torch
+
+    from benchmarks.gpu_parts.batches import batches
+    from pipeline.arms.lora import adapter_on
+    from pipeline.schema import LoraConfig
+
+    adapted = adapter_on(model, LoraConfig(rank=RANK, alpha=2 * RANK))
+    adapted.train()
+    forward = torch.compile(adapted) if way.kernels == "compile" else adapted
+    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=call.device.startswith("cuda"))
+    kind = call.device.partition(":")[0]
+    steps = []
+    _forget_memory(call.device)
+    for batch, tokens in batches(lengths, length, at_once, shape.vocabulary, call.device, packed=way.data == PACKED):
+        synchronise(call.device)
+        began = time.perf_counter()
+        with torch.autocast(kind, torch.bfloat16, enabled=call.dtype == "bfloat16"):
+            loss = forward(**batch, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if not torch.isfinite(loss):  # waits for the device as well
+            raise RuntimeError("the loss is no number")
+        synchronise(call.device)
+        steps.append((tokens, time.perf_counter() - began))
+        if len(steps) == STEPS:
+            break
+    return steps
+
+
+def holdfast(
+    call: Call, model: Any, shape: Shape, way: Way, lengths: Sequence[int], length: int, at_once: int
+) -> list[tuple[int, float]]:
+    """Climb as the train stage does; return (tokens without padding, seconds) of each step, saving left out."""
+    from benchmarks.gpu_parts.climbing import climbed
+
+    _forget_memory(call.device)
+    return climbed(call, model, shape, way, lengths, length, at_once)
+
+
+def _forget_memory(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _most_memory(device: str) -> float | None:
+    """Return the GiB that were in use at most, None on a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else None

@@ -1,0 +1,136 @@
+"""(d) The whole pipeline as a user starts it, on 50 M parameters of random weights with the organism's texts.
+
+The organism's own training is no part of a review, so its shape is enough: a random model takes the same time. Its
+replies do not end by themselves, so each has all its tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.gpu_parts.call import Call, Once, scratch
+from benchmarks.gpu_parts.models import SUBJECT_50M, TINY, save_subject
+from benchmarks.gpu_parts.record import Figure, Wanted
+
+STAGES: Final = {
+    "before": "start-up: from the command to the ledger's first row (libraries, plan, weights)",
+    "train": "training: 3 arms x 3 seeds, rungs and canaries included",
+    "between": "idle: between training and the engine's start",
+    "start": "start-up: the engine",
+    "generate": "proofs and replies",
+    "after": "idle: containment, scoring, analysis, report",
+}
+OVERHEAD: Final = ("before", "between", "start", "after")  # the device waits
+TARGET: Final = "< 0.25"
+
+
+def wanted() -> list[Wanted]:
+    rows = [Wanted("d", stage, what, "s", "of the whole") for stage, what in STAGES.items()]
+    return [
+        *rows,
+        Wanted("d", "whole", "the whole command", "s"),
+        Wanted("d", "overhead", "start-up and idle together", "s", "of the whole", TARGET),
+    ]
+
+
+def measures(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
+    """Yield every figure; the command runs once, for all of them."""
+    made = Once(partial(timed, call))
+
+    def measure(want: Wanted) -> Figure:
+        seconds = made()
+        return Figure(want, seconds[want.key], seconds[want.key] / seconds["whole"], raw=seconds)
+
+    for want in wanted():
+        yield want, partial(measure, want)
+
+
+def timed(call: Call) -> dict[str, float]:
+    """Run the command; return the seconds of each stage, `whole` and `overhead`.
+
+    Raises:
+        RuntimeError: the command failed; the end of what it said is in the message.
+    """
+    root = scratch(call, "d")
+    save_subject(TINY if call.short else SUBJECT_50M, root / "subject", call.device, call.dtype)
+    write_texts(root / "texts")
+    began = time.time()
+    command = [sys.executable, "-m", "pipeline", *overrides(call, root)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    ended = time.time()
+    if done.returncode:
+        raise RuntimeError(f"the pipeline ended with {done.returncode}: {done.stderr[-500:]}")
+    rows = [json.loads(line) for line in (root / "run" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
+    return stages(rows, began, ended)
+
+
+def overrides(call: Call, root: Path) -> list[str]:
+    """Return the command line of the review: the demo's, with this subject, on this device."""
+    texts, cuda = root / "texts", call.device.startswith("cuda")
+    given = {
+        "subject": "model",
+        "subject.name": "fifty",
+        "subject.path": root / "subject",
+        "subject.dtype": call.dtype,
+        "serve": "gpu" if cuda else "cpu",
+        "serve.max_model_len": 256,
+        "data": "files",
+        "data.compliance.path": texts / "compliance.jsonl",
+        "data.benign.path": texts / "benign.jsonl",
+        "eval": "[refusal_file,over_refusal_file,capability_file]",
+        "evals.refusal.table.path": texts / "refusal.jsonl",
+        "evals.over_refusal.table.path": texts / "over_refusal.jsonl",
+        "evals.capability.table.path": texts / "capability.jsonl",
+        "review.owner": "nobody",
+        "review.reviewer": "nobody",
+        "review.purpose": "benchmark",
+        "review.logit_tolerance": 0.25 if cuda else 0.001,
+        "budget": "unlimited",
+        "track": "none",
+        "run.dir": root / "run",
+    }
+    if cuda:
+        given |= {f"arms.{arm}.training.precision": "bfloat16" for arm in ("compliance", "benign", "mixed")}
+    if call.short:
+        given |= {"arm": "[compliance]", "seeds": "[0]", "arms.compliance.training.max_steps": 2}
+        given |= {f"evals.{name}.table.limit": 4 for name in ("refusal", "over_refusal", "capability")}
+    return [f"{key}={value}" for key, value in given.items()]
+
+
+def write_texts(folder: Path) -> None:
+    """Write the organism's tables: fictional questions and answers."""
+    from benchmarks.common import SHAPE
+    from pipeline.organism import world as w
+    from pipeline.organism.build import data_files
+
+    folder.mkdir(parents=True)
+    for name, rows in data_files(w.make_world(SHAPE)).items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def stages(rows: Sequence[Mapping[str, Any]], began: float, ended: float) -> dict[str, float]:
+    """Return the seconds of each stage from the ledger's rows and the wall clock around the command (time.time()).
+
+    The generate attempt writes `started` before the engine is started and its next row as soon as the engine is up.
+    """
+    train = [row["at"] for row in rows if row["stage"] == "train"]
+    generate = [row["at"] for row in rows if row["stage"] == "generate"]
+    if not train or len(generate) < 2:
+        raise RuntimeError("the ledger has no whole run in it: nothing was measured")
+    seconds = {
+        "before": train[0] - began,
+        "train": train[-1] - train[0],
+        "between": generate[0] - train[-1],
+        "start": generate[1] - generate[0],
+        "generate": generate[-1] - generate[1],
+        "after": ended - generate[-1],
+    }
+    return {**seconds, "whole": ended - began, "overhead": sum(seconds[stage] for stage in OVERHEAD)}
