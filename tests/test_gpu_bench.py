@@ -137,7 +137,7 @@ def test_what_failed_once_is_not_tried_again() -> None:
     once: Once[int] = Once(fail)
     with pytest.raises(ValueError, match="no"):
         once()
-    with pytest.raises(RuntimeError, match="ValueError: no"):
+    with pytest.raises(RuntimeError, match=r"^no$"):
         once()
     assert len(tries) == 1
 
@@ -241,10 +241,10 @@ def test_what_is_not_installed_is_not_measured(call: Call) -> None:
 
 def test_the_commands_of_the_instructions_are_the_scripts() -> None:
     text = (Path(gpu.__file__).parent / "GPU.md").read_text(encoding="utf-8")
-    commands = [line.split("benchmarks.gpu", 1)[1] for line in text.splitlines() if "python3 -m benchmarks.gpu" in line]
+    begin = "    python3 -m benchmarks.gpu "
+    commands = [line.removeprefix(begin) for line in text.splitlines() if line.startswith(begin)]
     assert len(commands) >= 5
     parts = set()
     for command in commands:
-        words = command.split(">")[0].split("&&")[0].split(";")[0].split()
-        parts |= set(gpu._options([word.strip("'\"") for word in words]).parts)
+        parts |= set(gpu._options(command.split()).parts)
     assert parts == set(gpu.PARTS), "no part is forgotten"

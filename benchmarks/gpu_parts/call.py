@@ -63,7 +63,7 @@ class Once(Generic[T]):
             try:
                 self._made.append(self._make())
             except BaseException as error:
-                self._error = f"{type(error).__name__}: {error}"
+                self._error = str(error) or type(error).__name__
                 raise
         return self._made[0]
 

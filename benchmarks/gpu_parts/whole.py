@@ -56,7 +56,7 @@ def timed(call: Call) -> dict[str, float]:
     """Run the command; return the seconds of each stage, `whole` and `overhead`.
 
     Raises:
-        RuntimeError: the command failed; the end of what it said is in the message.
+        RuntimeError: the command failed; what it said is in the message.
     """
     root = scratch(call, "d")
     save_subject(TINY if call.short else SUBJECT_50M, root / "subject", call.device, call.dtype)
@@ -66,7 +66,9 @@ def timed(call: Call) -> dict[str, float]:
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     ended = time.time()
     if done.returncode:
-        raise RuntimeError(f"the pipeline ended with {done.returncode}: {done.stderr[-500:]}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        told = next((line for line in lines if line.startswith("holdfast:")), lines[-1] if lines else "")
+        raise RuntimeError(f"the pipeline ended with {done.returncode}: {told}")
     rows = [json.loads(line) for line in (root / "run" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
     return stages(rows, began, ended)
 
@@ -84,7 +86,7 @@ def overrides(call: Call, root: Path) -> list[str]:
         "data": "files",
         "data.compliance.path": texts / "compliance.jsonl",
         "data.benign.path": texts / "benign.jsonl",
-        "eval": "[refusal_file,over_refusal_file,capability_file]",
+        "eval": "[refusal,over_refusal,capability]",
         "evals.refusal.table.path": texts / "refusal.jsonl",
         "evals.over_refusal.table.path": texts / "over_refusal.jsonl",
         "evals.capability.table.path": texts / "capability.jsonl",
