@@ -26,6 +26,7 @@ def climb(work: Climb) -> Ending:
     with the same weights as an uninterrupted one (bit for bit on the CPU). When the ladder ends, only the adapters
     are kept.
     """
+    _drop(work)
     ended = already_ended(work.task, work.done)
     if ended is None:
         ended = within_memory(work, _climb)
@@ -43,7 +44,7 @@ def _climb(work: Climb, at_once: int) -> Ending:
     """Train from the last of `work.done` with `at_once` examples in memory; a step has as many as the plan says."""
     from transformers import set_seed
 
-    drop_unrecorded(work.folder, [*work.done, work.last] if work.last else [])
+    _drop(work)  # of a try before, where memory ended
     set_seed(work.task.seed)
     adapted = adapter_on(work.model, work.task.config.lora)
     try:
@@ -75,6 +76,10 @@ def adapter_on(model: Any, config: LoraConfig) -> Any:
 def already_ended(task: Task, done: list[Rung] | Any) -> Ending | None:
     """Say whether the ladder's last planned rung stands already (a kill between it and the ledger's row)."""
     return "max_steps" if done and done[-1].step >= task.rungs[-1] else None
+
+
+def _drop(work: Climb) -> None:
+    drop_unrecorded(work.folder, [*work.done, work.last] if work.last else [])
 
 
 def drop_unrecorded(folder: Path, done: Any) -> None:

@@ -39,14 +39,13 @@ def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Endin
     done = list(work.done)
     training = work.task.config.training
     sizes = at_once(training.batch_size, training.gradient_accumulation)
-    first = now = next(sizes)
+    first = next(sizes)
 
     def emit(rung: Rung, answers: Mapping[str, Any]) -> None:
         work.emit(rung, answers)
         done.append(rung)
 
     def fewer() -> int:
-        nonlocal now
         smaller = next(sizes, None)
         if smaller is None:
             arm = f"arms.{work.task.arm}"
@@ -54,11 +53,10 @@ def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Endin
                 f"{arm}: one example of up to {training.max_length} tokens does not fit into the device's memory",
                 f"set {arm}.training.gradient_checkpointing=true, lower its max_length, or take another device",
             )
-        now = smaller
         step = done[-1].step if done else 0
-        row = {"arm": work.task.arm, "seed": work.task.seed, "after_step": step, "examples_at_once": now}
+        row = {"arm": work.task.arm, "seed": work.task.seed, "after_step": step, "examples_at_once": smaller}
         Journal(work.run_root / FILE).append([row])
-        return now
+        return smaller
 
     @find_executable_batch_size(starting_batch_size=first, reduce_batch_size_fn=fewer)  # type: ignore[untyped-decorator]
     def run(size: int) -> Ending:
