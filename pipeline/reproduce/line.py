@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, Final
 
 # What Hydra reads as this very text: no number, no null, no character that its grammar knows.
-_PLAIN: Final = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z~/][\w.~/-]*", re.ASCII | re.IGNORECASE)
+_PLAIN: Final = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z/][\w.~/-]*", re.ASCII | re.IGNORECASE)
 
 
 def reproduction_line(plan: Mapping[str, Any]) -> str:
