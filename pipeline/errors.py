@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 EXIT_INSTRUMENT = 1
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # as a shell tells the end by SIGINT
 
 
 class UserError(Exception):
@@ -34,7 +35,7 @@ class InstrumentError(Exception):
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Print a `UserError` (or a full disk) as one clear message and leave with exit code 2."""
+    """Print a `UserError` (or a full disk) as one clear message and leave with exit code 2; Ctrl-C with 130."""
     try:
         yield
     except UserError as error:
@@ -43,6 +44,9 @@ def boundary() -> Iterator[None]:
     except InstrumentError as error:
         print(f"holdfast: {error}", file=sys.stderr)
         raise SystemExit(EXIT_INSTRUMENT) from None
+    except KeyboardInterrupt:
+        print("holdfast: interrupted\n  → run the same command again: it goes on from here", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
