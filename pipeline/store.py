@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -53,6 +54,19 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def require_room(folder: Path) -> None:
+    """Write 1 MiB and remove it again: libraries in C++ tell of a full disk as of something else.
+
+    Raises:
+        OSError: it can't be written; ENOSPC or EDQUOT where the disk is full.
+    """
+    probe = folder / f".room.{os.getpid()}.partial"
+    try:
+        probe.write_bytes(b"\0" * 2**20)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented, key-sorted JSON, atomically. NaN is refused: use null for "no data"."""
     write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
@@ -73,10 +87,15 @@ def read_json(path: Path) -> Any:
 
 
 class Journal:
-    """An append-only JSONL file with one writer. A torn last line, left by a kill, is cut off at opening."""
+    """An append-only JSONL file with one writer. A torn last line, left by a kill, is cut off at opening.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        made_again: whether the same command makes again what the file held, if it is removed.
+    """
+
+    def __init__(self, path: Path, *, made_again: bool = False) -> None:
         self.path = path
+        self.made_again = made_again
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the whole rows, oldest first; a torn last line is passed over.
@@ -95,7 +114,9 @@ class Journal:
                 except ValueError:
                     raise UserError(
                         f"{self.path}, line {number}: not JSON",
-                        "the file was damaged; delete it and run the same command again",
+                        "the file was damaged; remove it and run the same command again"
+                        if self.made_again
+                        else "the file was damaged; bring it back from a copy, or start afresh with run.dir=",
                     ) from None
                 yield row
 
@@ -202,7 +223,12 @@ class RunFolder:
         try:
             self.own.mkdir(parents=True, exist_ok=True)
             lock = (self.own / ".lock").open("w")
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        except OSError as error:
+            if (
+                not isinstance(error, PermissionError | FileExistsError | NotADirectoryError)
+                and error.errno != errno.EROFS
+            ):
+                raise
             raise UserError(
                 f"run.root: cannot write the run folder {self.root}: {error.strerror}",
                 "name another with run.root=",
@@ -215,6 +241,8 @@ class RunFolder:
                     f"another holdfast is working in {self.own}",
                     "wait for it, or end it; nothing was changed",
                 ) from None
+            for left in self.own.rglob(".*.partial"):  # of a writer that was killed; there is no other writer now
+                left.unlink(missing_ok=True)
             yield
 
     @contextmanager
@@ -236,6 +264,12 @@ class RunFolder:
                     f"another holdfast is working in {self.root}", "wait for it, or end it; nothing was changed"
                 ) from None
             yield
+
+    def settle(self) -> None:
+        """Force every journal onto the disk, before what it tells of is destroyed: a power cut must not undo it."""
+        for path in [*self.root.glob("*.jsonl"), *self.replies.glob("*.jsonl")]:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def private(self, *parts: str) -> Path:
         """Return a folder under `weights/` that only its owner can enter, made where it is missing."""

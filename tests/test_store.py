@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from pipeline import store
 from pipeline.errors import UserError
-from pipeline.store import Journal, RunFolder, canonical, digest, file_sha256, read_json, write_atomic, write_json
+from pipeline.store import (
+    Journal,
+    RunFolder,
+    canonical,
+    digest,
+    file_sha256,
+    read_json,
+    require_room,
+    write_atomic,
+    write_json,
+)
 
 ROWS = [{"n": 1, "text": "é\u2028\n"}, {"n": 2, "nested": {"b": [1, None], "a": True}}]
 JSON_ROW = st.dictionaries(st.text('ab\n"\\é\u2028', max_size=3), st.integers() | st.text("x\n\r\u2029", max_size=5))
@@ -66,7 +76,10 @@ def test_broken_line_in_the_middle_is_told_with_file_and_line(tmp_path: Path) ->
     journal.path.write_bytes(b'{"n":1}\nnot json\n{"n":3}\n')
     with pytest.raises(UserError, match=r"rows\.jsonl, line 2: not JSON") as caught:
         list(journal.rows())
-    assert caught.value.remedy
+    assert "bring it back" in caught.value.remedy
+    with pytest.raises(UserError) as caught:
+        list(Journal(journal.path, made_again=True).rows())
+    assert "remove it and run the same command again" in caught.value.remedy
 
 
 @settings(max_examples=60, deadline=None)
@@ -189,6 +202,40 @@ def test_run_folder_below_a_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.root: cannot write") as caught, RunFolder(tmp_path / "file").locked():
         pass
     assert "run.root=" in caught.value.remedy
+
+
+def test_what_a_kill_left_half_written_goes_when_the_folder_is_taken(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    left = [folder.root / ".verdict.json.77.partial", folder.root / "panel" / ".x.parquet.77.partial"]
+    kept = folder.root / "partial.json"
+    for path in (*left, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    with folder.locked():
+        assert not any(path.exists() for path in left)
+        assert kept.exists()
+
+
+def test_read_only_file_system_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    told = r"run\.root: cannot write .*Read-only file system"
+    with pytest.raises(UserError, match=told), RunFolder(tmp_path / "run").locked():
+        pass
+
+
+def test_room_is_looked_for_and_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_room(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    def full(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        require_room(tmp_path)
 
 
 def test_private_folders_are_their_owners_alone(tmp_path: Path) -> None:
