@@ -221,11 +221,9 @@ class Ledger:
         return [dict(row) for row in self._attempts.values()]
 
     def ending(self, stage: str, arm: str, seed: int) -> str | None:
-        """Return why a finished piece of work ended (the `detail` of its attempt), None while it is unfinished."""
-        for key, row in self._attempts.items():
-            if key[:3] == (stage, arm, seed) and row["status"] == "done":
-                return str(row.get("detail", ""))
-        return None
+        """Return why a piece of work ended (the `detail` of its last attempt), None while that is unfinished."""
+        rows = [row for key, row in self._attempts.items() if key[:3] == (stage, arm, seed)]
+        return str(rows[-1].get("detail", "")) if rows and rows[-1]["status"] == "done" else None
 
     def number(self, stage: str, arm: str, seed: int) -> int:
         """Return the number of the next attempt at a piece of work, from 1."""

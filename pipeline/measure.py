@@ -23,6 +23,7 @@ from pipeline.records import BASE_RUNG, Reply, Rung
 from pipeline.rungs import UNLOADED, ZERO_RUNG
 from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve import BASE_NAME, Server, served_logprobs
+from pipeline.standing import require_whole
 from pipeline.store import Journal
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
@@ -34,7 +35,8 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     """Generate the replies that are missing, then contain what was stripped; no server is started where none is.
 
     Raises:
-        UserError: replies are missing, and the weights that would give them were destroyed or the texts purged.
+        UserError: replies are missing, and the weights that would give them were destroyed or the texts purged; or an
+            adapter is not the one that was trained.
         InstrumentError: the server failed, or an adapter that was served is not the one that was trained.
     """
     require_replies(work.folder)
@@ -48,6 +50,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     unproved = [rung for rung in rungs if rung.id not in proofs(work)]
     if not todo and not tasks and not unproved and UNLOADED in proofs(work):
         return _contain(work, rungs)
+    require_whole(work.folder, rungs)
     live = LiveCurves(work, tracker, rungs, len(cells) // len(rungs))
     before = work.ledger.spent(STAGE)
     with work.ledger.attempt(STAGE) as attempt, _server(work, rungs) as server:
@@ -81,6 +84,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
 def _contain(work: Workspace, rungs: Sequence[Rung]) -> None:
     """Destroy or encrypt the stripped weights, unless a ladder has yet to be climbed from them."""
     if all(work.ledger.ending("train", task.arm, task.seed) for task in planned_tasks(work.config)):
+        work.folder.settle()
         contain(work.folder, rungs, work.config.contain)
 
 
@@ -221,7 +225,7 @@ def _references(work: Workspace) -> dict[str, list[dict[int, float]]]:
 
 
 def _proof_journal(work: Workspace) -> Journal:
-    return Journal(work.folder.root / "proofs.jsonl")
+    return Journal(work.folder.root / "proofs.jsonl", made_again=True)
 
 
 def _name(rung: Rung) -> str:

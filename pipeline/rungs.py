@@ -29,9 +29,17 @@ def row(rung: Rung) -> dict[str, Any]:
     return values
 
 
+def recorded(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """Return the row of each rung by its id, in the order of their first rows. A later row of a rung replaces an
+    earlier one, and one with `void` takes it back: its adapter was lost, and its ladder is climbed again.
+    """
+    last = {values["id"]: values for values in folder.rungs.rows()}
+    return {name: values for name, values in last.items() if not values.get("void")}
+
+
 def read_rungs(folder: RunFolder, ledger: Ledger, tasks: Sequence[tuple[str, int]]) -> list[Rung]:
     """Return rung 0, the controls, then each task's rungs by step; the last of an ended task says why it ended."""
-    rungs = [rung_of(values) for values in folder.rungs.rows()]
+    rungs = [rung_of(values) for values in recorded(folder).values()]
     fixed = [rung for rung in rungs if rung.role != "rung"]
     ordered = sorted(fixed, key=lambda rung: rung.id != BASE_RUNG)
     for arm, seed in tasks:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
@@ -15,7 +17,9 @@ from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
 from pipeline.budget import JOB, Allowance
 from pipeline.cluster.lease import limits_of
+from pipeline.contain import begun
 from pipeline.errors import UserError
+from pipeline.measure import proofs
 from pipeline.plan import tasks, training_caps
 from pipeline.progress import bar_for, left
 from pipeline.proof import reference_row
@@ -24,7 +28,8 @@ from pipeline.rungs import ZERO_RUNG, base_rung, row
 from pipeline.schema import LoraConfig
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
-from pipeline.store import file_sha256
+from pipeline.standing import is_lost, standing, unanswered
+from pipeline.store import file_sha256, require_room
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
 
@@ -32,12 +37,14 @@ TINY = 50_000_000  # parameters
 
 
 def train(work: Workspace, tracker: Tracker) -> None:
-    """Search the options of the arms that have a sweep, then train what is not trained yet; what is done is skipped.
+    """Search the options of the arms that have a sweep, then train what is not trained yet or was lost since.
+
+    What is done is skipped.
 
     Raises:
         UserError: the subject's weights are not those that the run folder's rungs were trained on.
     """
-    todo = [task for task in tasks(work.config) if work.ledger.ending("train", task.arm, task.seed) is None]
+    todo = [task for task in tasks(work.config) if _unfinished(work, task)]
     if not todo and _has_fixed_rungs(work):
         return
     _check_base(work)
@@ -54,14 +61,28 @@ def train(work: Workspace, tracker: Tracker) -> None:
 def _train(work: Workspace, tracker: Tracker, model: Any) -> None:
     search(work, model)  # on dev prompts, before anything is measured
     config = with_chosen(work.config, work.folder)
-    todo = [task for task in tasks(config) if work.ledger.ending("train", task.arm, task.seed) is None]
-    if not _has_fixed_rungs(work):
-        _save_fixed_rungs(work, model, next(iter(config.arms.values())).lora)
+    todo = [task for task in tasks(config) if _unfinished(work, task)]
     total = sum(task.rungs[-1] for task in todo)
+    if not _has_fixed_rungs(work):
+        with _full_disk_told(work.folder.root):
+            _save_fixed_rungs(work, model, next(iter(config.arms.values())).lora)
     with bar_for(work.console) as bar:
         job = bar.add_task("train", total=total, what="", left="")
         for task in todo:
-            _climb(work, tracker, task, model, bar, job)
+            with _full_disk_told(work.folder.root):
+                _climb(work, tracker, task, model, bar, job)
+
+
+@contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Raise OSError where a library failed since the disk is full: torch and safetensors tell it as something else."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, SafetensorError):
+        require_room(folder)
+        raise
 
 
 def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> str:
@@ -71,13 +92,13 @@ def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> st
         UserError: as `train`.
     """
     ended = work.ledger.ending("train", task.arm, task.seed)
-    if ended is not None:
+    if ended is not None and not _unfinished(work, task):
         return ended
     _check_base(work)
     _quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
-    with bar_for(work.console) as bar:
+    with bar_for(work.console) as bar, _full_disk_told(work.folder.root):
         job = bar.add_task("train", total=task.rungs[-1], what="", left="")
         return _climb(work, tracker, task, model, bar, job, pause)
 
@@ -85,7 +106,9 @@ def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> st
 def _climb(
     work: Workspace, tracker: Tracker, task: Task, model: Any, bar: Progress, job: Any, pause: Pause | None = None
 ) -> str:
-    done = [rung for rung in work.rungs() if (rung.arm, rung.seed) == (task.arm, task.seed)]
+    there = _rungs_of(work, task)
+    done = standing(work.folder, there, task.rungs)
+    work.folder.rungs.append({**row(rung), "void": True} for rung in there[len(done) :])
     # A cluster's job holds its devices while it starts, too: its task's share pays for that.
     before = work.ledger.spent("train", task.arm, task.seed) + work.ledger.spent(JOB, task.arm, task.seed)
     limits = limits_of(work.folder.own) if work.folder.task else training_caps(work.config, task)
@@ -95,6 +118,12 @@ def _climb(
     bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=climbed)
 
     def emit(rung: Rung, canaries: Mapping[str, Any]) -> None:
+        if rung.id in proofs(work) and rung.sha256 not in {old.sha256 for old in there if old.id == rung.id}:
+            raise UserError(
+                f"{work.folder.rungs.path}: rung {rung.id} was lost, and trained again it came out otherwise; "
+                "what was measured of the first cannot be joined with it",
+                "start afresh with run.dir=",
+            )
         work.folder.canaries.append([canaries])
         work.folder.rungs.append([row(rung)])
 
@@ -126,18 +155,44 @@ def _climb(
     return attempt.detail
 
 
+def _rungs_of(work: Workspace, task: Task) -> list[Rung]:
+    return [rung for rung in work.rungs() if (rung.arm, rung.seed) == (task.arm, task.seed)]
+
+
+def _unfinished(work: Workspace, task: Task) -> bool:
+    """Say whether a task has yet to be climbed, or climbed again since something of it was lost.
+
+    An adapter that is there but is another is not lost: the generate stage tells the user.
+    """
+    ending = work.ledger.ending("train", task.arm, task.seed)
+    if ending is None or begun(work.folder):
+        return ending is None
+    there = _rungs_of(work, task)
+    short = ending == "max_steps" and task.rungs[-1] not in {rung.step for rung in there}
+    return short or any(is_lost(work.folder, rung) for rung in there) or bool(unanswered(work.folder, there))
+
+
+def _fixed_rungs(work: Workspace) -> set[str]:
+    """Name which of rung 0 and the zero-adapter control stand."""
+    there = [rung for rung in work.rungs() if rung.id in (BASE_RUNG, ZERO_RUNG)]
+    lacking = {rung.id for rung in unanswered(work.folder, there)}
+    gone = begun(work.folder)
+    return {r.id for r in there if gone or not (r.id in lacking or is_lost(work.folder, r))}
+
+
 def _has_fixed_rungs(work: Workspace) -> bool:
-    there = {values["id"] for values in work.folder.rungs.rows()}
-    return {BASE_RUNG, ZERO_RUNG} <= there
+    return _fixed_rungs(work) == {BASE_RUNG, ZERO_RUNG}
 
 
 def _save_fixed_rungs(work: Workspace, model: Any, lora: LoraConfig) -> None:
     """Record rung 0 and save the zero-adapter control: a LoRA whose weights are all zero."""
     from pipeline.arms.lora import ADAPTER_FILE, adapter_on
 
-    there = {values["id"] for values in work.folder.rungs.rows()}
+    there = _fixed_rungs(work)
     if BASE_RUNG not in there:
         _record(work, base_rung(work.subject.sha256), model)
+    if ZERO_RUNG in there:
+        return
     folder = work.folder.private(ZERO_RUNG)
     adapted = adapter_on(model, lora)
     try:

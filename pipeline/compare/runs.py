@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.outcomes import Scoring, read_outcomes
 from pipeline.plan import VERSION
 from pipeline.report import ReportData
+from pipeline.rungs import recorded
 from pipeline.store import RunFolder, SharedJournal, read_json
 
 AGAIN: Final = "finish it with stages=[score,analyse,report] and the options that the run was made with"
@@ -74,7 +75,7 @@ def read_run(path: str, letter: str) -> FinishedRun:
     with folder.undisturbed():
         plan, verdict, curves = (dict(read_json(file)) for file in (folder.plan, folder.verdict, folder.curves))
         outcomes, scoring = read_outcomes(folder.outcomes)
-        rungs, attempts = list(folder.rungs.rows()), list(SharedJournal(folder.ledger, folder.root).rows())
+        rungs, attempts = list(recorded(folder).values()), list(SharedJournal(folder.ledger, folder.root).rows())
     _check(folder, plan, verdict, scoring)
     return FinishedRun(
         letter=letter,

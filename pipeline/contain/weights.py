@@ -68,6 +68,11 @@ def destroyed(folder: RunFolder) -> str | None:
     return str(times[-1]) if times else None
 
 
+def begun(folder: RunFolder) -> bool:
+    """Say whether weights of this run were destroyed, or were about to be: from then on nothing is trained again."""
+    return any(True for _ in _journal(folder).rows())
+
+
 def containment(folder: RunFolder) -> dict[str, Any]:
     """Return the record for the report: `state` ("destroyed", "kept, encrypted" or "there"), when, and each adapter.
 

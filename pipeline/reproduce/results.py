@@ -12,6 +12,7 @@ from typing import Any, Final
 from pipeline.contain import containment
 from pipeline.outcomes import read_outcomes
 from pipeline.registered import deciding
+from pipeline.rungs import recorded
 from pipeline.store import Journal, RunFolder, digest, file_sha256, read_json
 
 Key = tuple[str, str, str, int]  # rung, eval, sample, draw
@@ -147,7 +148,7 @@ def _adapters(folder: RunFolder, *, weigh: bool) -> dict[str, str]:
 
     found = {}
     weighed = {row["rung"]: row["found_sha256"] for row in containment(folder)["adapters"]} if weigh else {}
-    for row in folder.rungs.rows():
+    for row in recorded(folder).values():
         if row["artifact"] == "none":
             continue
         file = folder.root / row["path"] / ADAPTER_FILE
