@@ -53,8 +53,12 @@ def one(there: world.World, options: argparse.Namespace, number: int, mounts: bo
     folder.mkdir(parents=True)
     case = Case(there, number, kind.name, stage, state, chance, folder, own)
     began = time.monotonic()
-    kind.act(case)
-    row = {"kind": kind.name, "stage": stage, "state": state, "own_server": own, **judge(case)}
+    row = {"kind": kind.name, "stage": stage, "state": state, "own_server": own}
+    try:
+        kind.act(case)
+        row |= judge(case)
+    except Exception as error:  # a fault of the harness is no pass either
+        row |= {"told": case.told, "problems": {"other": [*case.wrong, f"{type(error).__name__}: {error}"]}}
     row["seconds"] = round(time.monotonic() - began, 1)
     if not row["problems"]:
         shutil.rmtree(folder)
