@@ -217,7 +217,7 @@ class Generator:
                 response = client.post("/v1/completions", json=body)
             except httpx.HTTPError as error:
                 said = f"{type(error).__name__}: {error}"
-                if not self.server.alive():
+                if not (self.server.alive() and self.server.answers()):
                     break
                 continue
             if response.status_code == httpx.codes.OK:

@@ -25,6 +25,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank ac
 MAX_CPU_ADAPTERS = 512  # kept in host memory; more are read from disk again when their turn comes
 POLL_S = 0.1
 TAIL_LINES = 25
+HEALTH_S = 60.0  # an engine step on the CPU holds up the health check too
 
 
 def resolve_device(wanted: str) -> str:
@@ -176,6 +177,14 @@ class Server:
         """Say whether the server's process still runs."""
         return self._process is not None and self._process.poll() is None
 
+    def answers(self) -> bool:
+        """Say whether the server still answers at all: one that hangs keeps its process."""
+        try:
+            with self.client() as client:
+                return client.get("/health", timeout=HEALTH_S).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
     def tail(self) -> str:
         """Return the end of the server's log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -269,7 +278,11 @@ class Server:
 def served_logprobs(
     client: httpx.Client, name: str, prompts: Sequence[Sequence[int]], top: int = 20
 ) -> list[dict[int, float]]:
-    """Return the server's `top` log-probabilities of the first reply token under adapter `name`, one dict a prompt."""
+    """Return the server's `top` log-probabilities of the first reply token under adapter `name`, one dict a prompt.
+
+    Raises:
+        InstrumentError: the server does not answer, or refuses.
+    """
     body: dict[str, Any] = {
         "model": name,
         "prompt": [list(prompt) for prompt in prompts],
@@ -278,7 +291,13 @@ def served_logprobs(
         "logprobs": top,
         "return_tokens_as_token_ids": True,
     }
-    response = client.post("/v1/completions", json=body)
+    try:
+        response = client.post("/v1/completions", json=body)
+    except httpx.HTTPError as error:
+        raise InstrumentError(
+            f"the vLLM server failed on the canaries of {name}: {type(error).__name__}: {error}; "
+            "see logs/server.log in the run folder; the same command goes on where it was"
+        ) from None
     if response.status_code != httpx.codes.OK:
         raise InstrumentError(
             f"the server refused the canaries of {name}: {response.status_code} {response.text[:300]}"

@@ -60,6 +60,9 @@ class Completions:
     def alive(self) -> bool:
         return self.up
 
+    def answers(self) -> bool:
+        return self.up
+
     def tail(self) -> str:
         return "    the end of the log"
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import httpx
 import pytest
 from completion_server import Completions, text_of
 from tiny import TinySubject
@@ -16,6 +17,7 @@ from pipeline.errors import InstrumentError, UserError, boundary
 from pipeline.generate import Cell, Generator, batches, journal, matrix, missing, prompt_sha256, read_replies
 from pipeline.records import Reply, Rung
 from pipeline.schema import BudgetConfig, ServeConfig
+from pipeline.serve import served_logprobs
 from pipeline.store import RunFolder
 
 RUNGS = [Rung("base", "", -1, 0, "base", "none"), *(Rung(f"a-{n}", "a", 0, n, sha256=f"{n}" * 64) for n in (1, 2))]
@@ -208,6 +210,30 @@ def test_a_dead_server_is_told_with_the_end_of_its_log(
     with pytest.raises(InstrumentError, match="ConnectError") as caught:
         generate(cells)
     assert "its log ends:\n    the end of the log" in str(caught.value)
+
+
+def test_a_server_that_hangs_is_asked_for_its_health_and_not_tried_again(
+    cells: list[Cell], server: Completions, generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is alive: three tries of a request that may take ten minutes would be half an hour."""
+    asked = []
+
+    def hang(client: httpx.Client, *_: object, **__: object) -> None:
+        asked.append(client)
+        raise httpx.ReadTimeout("timed out")
+
+    monkeypatch.setattr(httpx.Client, "post", hang)
+    monkeypatch.setattr(server, "answers", lambda: False)
+    with pytest.raises(InstrumentError, match="ReadTimeout"):
+        generate(cells[:4])
+    assert len(asked) == 1
+
+
+def test_a_server_that_fails_on_the_canaries_is_told(server: Completions) -> None:
+    with server.client() as client:
+        server.stop()
+        with pytest.raises(InstrumentError, match="failed on the canaries of base: ConnectError"):
+            served_logprobs(client, "base", [[1, 2]])
 
 
 def test_a_full_disk_gives_one_message_and_leaves_the_file_whole(
