@@ -28,9 +28,11 @@ def damage(folder: RunFolder, rung: Rung) -> str:
     """Say what is wrong with a rung's adapter, its digest taken; "" if it is whole."""
     if is_lost(folder, rung):
         return "is missing"
-    if rung.artifact != "adapter" or file_sha256(folder.root / rung.path / ADAPTER) == rung.sha256:
+    if rung.artifact != "adapter":
         return ""
-    return "is not the one that was trained: cut short or changed"
+    if file_sha256(folder.root / rung.path / ADAPTER) != rung.sha256:
+        return "is not the one that was trained: cut short or changed"
+    return "" if _is_json(folder.root / rung.path / "adapter_config.json") else "has no whole adapter_config.json"
 
 
 def unanswered(folder: RunFolder, rungs: Sequence[Rung]) -> list[Rung]:
@@ -87,11 +89,18 @@ def standing(folder: RunFolder, recorded: Sequence[Rung], planned: Sequence[int]
 def can_go_on(checkpoint: Path) -> bool:
     """Say whether the optimiser, schedule and random state beside an adapter are whole."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         for name in _STATE:
             with zipfile.ZipFile(checkpoint / name) as file:
                 if file.testzip() is not None:
                     return False
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return _is_json(checkpoint / "trainer_state.json")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
     return True

@@ -103,7 +103,9 @@ def test_a_rung_measured_already_must_come_out_the_same_again(
     assert "was lost, and trained again it came out otherwise" in said
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "adapter_config.json", "trainer_state.json", "optimizer.pt", "rng_state.pth"]
+)
 def test_a_ladder_goes_on_from_the_last_checkpoint_that_is_whole(
     name: str, tmp_path: Path, trained: tuple[list[str], Path]
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_ladder_goes_on_from_the_last_checkpoint_that_is_whole(
         (place / "trainer_state.json").write_text("{}")
         for state in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
             torch.save({"state": torch.arange(100)}, place / state)
+        shutil.copy(adapter_of(trained[1], step).with_name("adapter_config.json"), place)
         sha = file_sha256(place / "adapter_model.safetensors")
         rungs.append(Rung(f"a-{step}", "a", 0, step, path=place.name, sha256=sha))
     folder.canaries.append({"rung": rung.id} for rung in rungs)
