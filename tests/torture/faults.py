@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.torture import checks, forks
-from tests.torture.world import PATIENCE_S, WORDS, World
+from tests.torture.world import PATIENCE_S, World
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 # From which states each stage has something to do.
@@ -49,9 +49,10 @@ class Case:
     told: list[str] = field(default_factory=list)  # what happened, in order
     wrong: list[str] = field(default_factory=list)  # of exit codes and messages
     logs: int = 0
-    words: tuple[str, ...] = WORDS
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self.words = self.words or self.world.words
         self.run = self.world.place(self.state, self.folder)
 
     def start(self, *setups: forks.Setup, words: Sequence[str] = ()) -> forks.Command:
@@ -199,7 +200,7 @@ def twice(case: Case) -> None:
 
 def tracker(case: Case) -> None:
     """Kill W&B's process, or its service, while the run goes on: the run completes without it."""
-    case.words = (*WORDS, "track=wandb_offline")
+    case.words = (*case.words, "track=wandb_offline")
     command = case.start()
     target = case.chance.choice(("track_worker", "wandb-core"))
     deadline = time.monotonic() + 120
@@ -216,7 +217,7 @@ def tracker(case: Case) -> None:
 def engine(case: Case) -> None:
     """Kill (SIGKILL) or hang (SIGSTOP) the vLLM server that the command started, at a random moment of serving."""
     number = signal.SIGSTOP if case.kind == "vLLM hung" else signal.SIGKILL
-    command = case.start(words=("serve.request_timeout_s=10",))
+    command = case.start(words=("serve.request_timeout_s=30",))
     replies = case.run / "replies"
     before = len(list(replies.glob("*"))) if replies.exists() else 0
     wanted = case.chance.choice((0, 1, 2, 4))  # 0: while it starts; else so many more files of replies

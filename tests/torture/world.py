@@ -32,6 +32,7 @@ class World:
 
     root: Path
     name: str  # of the run's folder
+    words: tuple[str, ...] = WORDS  # of the command
     server: dict[str, Any] = field(default_factory=dict)
     writes: dict[str, dict[str, int]] = field(default_factory=dict)  # state → stage → changes to files
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)  # state → stage → undisturbed wall seconds
@@ -54,7 +55,9 @@ class World:
         return run
 
     def drain(self) -> None:
-        """Wait until the attached vLLM has dropped the requests of a command that was broken off."""
+        """Wait until the attached vLLM, if there is one, has dropped the requests of a command that was broken off."""
+        if not self.server:
+            return
         headers = {"Authorization": f"Bearer {self.server['key']}"}
         with httpx.Client(
             base_url=f"http://127.0.0.1:{self.server['port']}", headers=headers, trust_env=False
@@ -93,7 +96,7 @@ def make(root: Path, say: Callable[[str], None]) -> World:
         kept.write_text(json.dumps({"name": run.name}))
     world = World(root, json.loads(kept.read_text())["name"])
     if not world.state("climbing").exists():
-        _climbing(world)
+        climbing(world)
     return world
 
 
@@ -120,7 +123,7 @@ def measure(world: World, states: tuple[str, ...], say: Callable[[str], None]) -
             wrong = {name: what for name, what in held(case, run, world.undisturbed, exact=exact).items() if what}
             if code or wrong:
                 raise RuntimeError(f"from {state}, attached: code {code}, {wrong}\n{command.said()[-3000:]}")
-            known[state] = _stages(command)
+            known[state] = stages_of(command)
             kept.write_text(json.dumps(known))
             shutil.rmtree(case)
     for state, stages in known.items():
@@ -128,7 +131,8 @@ def measure(world: World, states: tuple[str, ...], say: Callable[[str], None]) -
         world.seconds[state] = {stage: seconds for stage, (seconds, _) in stages.items()}
 
 
-def _stages(command: forks.Command) -> dict[str, tuple[float, int]]:
+def stages_of(command: forks.Command) -> dict[str, tuple[float, int]]:
+    """Return the wall seconds of each stage and the changes to files in it, as the command told them."""
     entered, found = {"start": command.began}, {}
     for at, line in command.told:
         words = line.split()
@@ -181,14 +185,14 @@ def _compose(world: World) -> None:
     (half / "ledger.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in ledger))
 
 
-def _climbing(world: World) -> None:
+def climbing(world: World) -> None:
     """Keep what a kill leaves just before the third rung of the ladder is recorded: a checkpoint without its row."""
     case = world.root / "measuring"
     shutil.rmtree(case, ignore_errors=True)
     run = world.place("nothing", case)
     case.mkdir(exist_ok=True)
     at = forks.AtWrite("train", 5, only="rungs.jsonl")
-    command = forks.start(WORDS, case, case / "log", [forks.breaking(at)])
+    command = forks.start(world.words, case, case / "log", [forks.breaking(at)])
     code = command.wait(PATIENCE_S)
     if code != -signal.SIGKILL or len(rows(run / "rungs.jsonl")) != 4:
         raise RuntimeError(f"climbing: code {code}\n{command.said()[-3000:]}")
