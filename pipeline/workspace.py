@@ -173,6 +173,8 @@ class Workspace:
         there = self.registered
         if there.get("run_sha256") != self.plan["run_sha256"]:
             self._refuse(there)
+        if not self.folder.protocol.exists():  # a kill between the two files
+            write_atomic(self.folder.protocol, registered_protocol(there))
         if self.post_hoc:
             what = ", ".join(self.post_hoc)
             self.console.print(

@@ -88,6 +88,16 @@ def test_what_was_lost_is_trained_again_to_the_same_weights(
     assert attempts == {("compliance", 1)} | ({("compliance", 2)} if gone != "the control" else set())
 
 
+def test_a_kill_between_plan_and_protocol_is_made_good(
+    copy: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    overrides, run = copy
+    before = (run / "protocol.md").read_bytes()
+    (run / "protocol.md").unlink()
+    run_main([*overrides, "stages=[train]"], monkeypatch, capfd)
+    assert (run / "protocol.md").read_bytes() == before
+
+
 def test_a_rung_measured_already_must_come_out_the_same_again(
     copy: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
