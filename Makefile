@@ -11,7 +11,7 @@ UV_ENV := $(if $(LINKS),UV_FIND_LINKS="$(LINKS)") $(if $(filter cpu,$(EXTRA)),$(
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo smoke test slow lint bench clean
+.PHONY: help env demo smoke test slow lint bench torture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,11 @@ lint: env ## ruff and mypy
 
 bench: env ## speed against the ways others do it, side by side; results in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+FAULTS ?= 200
+SEED ?= 0
+torture: env ## FAULTS=200 random faults (SEED=0; MINUTES=… stops, the same command goes on); results in benchmarks/results
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --faults $(FAULTS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## remove the environment and caches of tools; run folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -213,10 +213,12 @@ def _wrap(module: Any, name: str, stage: str, inside: Inside) -> None:
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         outer, inside.stage = inside.stage, stage
+        if outer == "start":
+            inside.tell(f"leave start {inside.writes.pop('start', 0)}")
         inside.tell(f"enter {stage}")
         with ExitStack() as leaving:
             leaving.callback(lambda: inside.tell(f"leave {stage} {inside.writes.get(stage, 0)}"))
-            leaving.callback(setattr, inside, "stage", outer)
+            leaving.callback(setattr, inside, "stage", "" if outer == "start" else outer)
             return real(*args, **kwargs)
 
     setattr(module, name, traced)

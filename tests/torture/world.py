@@ -138,8 +138,6 @@ def stages_of(command: forks.Command) -> dict[str, tuple[float, int]]:
         words = line.split()
         if words[0] == "enter":
             entered[words[1]] = at
-            if "start" not in found:
-                found["start"] = (at - command.began, 0)
         elif words[0] == "leave":
             found[words[1]] = (at - entered[words[1]], int(words[2]))
     return found
