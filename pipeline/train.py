@@ -29,7 +29,7 @@ from pipeline.schema import LoraConfig
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
 from pipeline.standing import is_lost, standing, unanswered
-from pipeline.store import file_sha256, require_room
+from pipeline.store import canonical, file_sha256, require_room
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
 
@@ -109,6 +109,8 @@ def _climb(
     there = _rungs_of(work, task)
     done = standing(work.folder, there, task.rungs)
     work.folder.rungs.append({**row(rung), "void": True} for rung in there[len(done) :])
+    shas = {rung.id: rung.sha256 for rung in there}
+    answers = {values["rung"]: canonical(values) for values in work.folder.canaries.rows()}
     # A cluster's job holds its devices while it starts, too: its task's share pays for that.
     before = work.ledger.spent("train", task.arm, task.seed) + work.ledger.spent(JOB, task.arm, task.seed)
     limits = limits_of(work.folder.own) if work.folder.task else training_caps(work.config, task)
@@ -118,7 +120,8 @@ def _climb(
     bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=climbed)
 
     def emit(rung: Rung, canaries: Mapping[str, Any]) -> None:
-        if rung.id in proofs(work) and rung.sha256 not in {old.sha256 for old in there if old.id == rung.id}:
+        same = rung.sha256 == shas.get(rung.id) or canonical(canaries) == answers.get(rung.id)
+        if rung.id in proofs(work) and not same:
             raise UserError(
                 f"{work.folder.rungs.path}: rung {rung.id} was lost, and trained again it came out otherwise; "
                 "what was measured of the first cannot be joined with it",

@@ -41,6 +41,17 @@ def digests(run: Path) -> dict[str, str]:
     return {name: row["sha256"] for name, row in recorded(RunFolder(run)).items()}
 
 
+def proof_of(rung: str) -> dict[str, Any]:
+    return {
+        "rung": rung,
+        "status": "pass",
+        "served_trained": 0.0,
+        "served_base": 0.0,
+        "trained_base": 0.0,
+        "tolerance": 1.0,
+    }
+
+
 def adapter_of(run: Path, step: int) -> Path:
     return run / "weights" / "compliance" / "s0" / f"checkpoint-{step}" / "adapter_model.safetensors"
 
@@ -63,7 +74,9 @@ def test_a_damaged_adapter_is_told_before_a_server_starts(
     assert not (run / "logs").exists()
 
 
-@pytest.mark.parametrize("gone", ["one file", "the ladder", "the control", "canaries", "the last row"])
+@pytest.mark.parametrize(
+    "gone", ["the last row, proved", "one file", "the ladder", "the control", "canaries", "the last row"]
+)
 def test_what_was_lost_is_trained_again_to_the_same_weights(
     gone: str, copy: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
@@ -80,6 +93,8 @@ def test_what_was_lost_is_trained_again_to_the_same_weights(
     else:
         rows = (run / "rungs.jsonl").read_text().splitlines(keepends=True)
         (run / "rungs.jsonl").write_text("".join(rows[:-1]))
+    if gone == "the last row, proved":
+        Journal(run / "proofs.jsonl").append([proof_of(list(before)[-1])])
     run_main([*overrides, "stages=[train]"], monkeypatch, capfd)
     assert digests(run) == before
     assert all(adapter_of(run, step).exists() for step in (1, 2))
@@ -106,9 +121,10 @@ def test_a_rung_measured_already_must_come_out_the_same_again(
     rows[-1]["sha256"] = "0" * 64  # as on a device that does not train to the same bits twice
     (run / "rungs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     adapter_of(run, 2).unlink()
-    proof = {"rung": rows[-1]["id"], "status": "pass", "tolerance": 1e-3}
-    proof |= dict.fromkeys(("served_trained", "served_base", "trained_base"), 0.0)
-    Journal(run / "proofs.jsonl").append([proof])
+    canaries = [json.loads(line) for line in (run / "canaries.jsonl").read_text().splitlines()]
+    canaries[-1]["top"][0] = {}
+    (run / "canaries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in canaries))
+    Journal(run / "proofs.jsonl").append([proof_of(rows[-1]["id"])])
     said = run_main([*overrides, "stages=[train]"], monkeypatch, capfd, code=2).err
     assert "was lost, and trained again it came out otherwise" in said
 
