@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.budget import Ledger
@@ -20,6 +20,7 @@ NO_CAP = BudgetConfig()
 rows = st.lists(st.tuples(st.sampled_from(["", "a-s0", "a-s1", "b-s0"]), st.integers()), max_size=20)
 
 
+@settings(deadline=None)
 @given(rows)
 def test_readers_see_the_rows_of_all_in_one_order_whoever_wrote_first(
     tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[str, int]]
