@@ -57,12 +57,15 @@ def show_status(config: Config, console: Console) -> None:
     if not folder.plan.exists():
         raise UserError(f"run.dir: there is no run in {folder.root}", "name the folder that holds plan.json")
     plan, rows = read_json(folder.plan), list(SharedJournal(folder.ledger, folder.root).rows())
-    queued = in_queue(folder)
+    try:
+        queued, silent = in_queue(folder), None
+    except UserError as error:  # the files tell the rest all the same
+        queued, silent = {}, error.what.splitlines()[0]
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for line in lines(folder, plan, rows, queued):
         table.add_row(*line.cells())
     console.print(table)
-    for text in whole(folder, plan, rows, queued):
+    for text in [*whole(folder, plan, rows, queued), *([f"Slurm was not asked: {silent}"] if silent else [])]:
         console.print(text, highlight=False, markup=False)
 
 

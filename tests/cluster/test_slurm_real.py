@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,8 +71,11 @@ class Review:
 
 
 def timeless(value: Any) -> Any:
+    """Return nested plain data without times and prices, also where a sentence tells them."""
     if isinstance(value, dict):
         return {key: timeless(item) for key, item in value.items() if key not in TIMES}
+    if isinstance(value, str):
+        return re.sub(r"\([\d.,]+ device-seconds[^)]*\)", "(a price)", value)
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 

@@ -168,6 +168,13 @@ def test_status_prints_and_takes_no_lock(
         said = run_main(["stages=[status]", f"run.dir={folder.root}"], monkeypatch, capfd).err
     assert "compliance/0" in said
     assert "2/2" in said
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho no controller >&2; exit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    write_json(folder.root / "slurm" / "jobs.json", [{"jobs": {"train": "7"}, "tasks": ["compliance/0"]}])
+    said = run_main(["stages=[status]", f"run.dir={folder.root}"], monkeypatch, capfd).err
+    assert "compliance/0" in said
+    assert "Slurm was not asked: squeue ended with 1: no controller" in said
     assert "there is no run in" in run_main(["stages=[status]", f"run.dir={tmp_path}"], monkeypatch, capfd, 2).err
     assert status_of(folder.root, "compliance/0") == {}
 
