@@ -108,7 +108,6 @@ def finish(
         for seed in seeds:
             with work.ledger.attempt("train", "compliance", seed) as attempt:
                 attempt.detail = "max_steps"
-        Journal(folder.root / "containment.jsonl").append([{"rung": "", "state": "destroyed", "at": "then"}])
         proofs = [Proof(rung.id, "pass", 1e-6, float(rung.step), float(rung.step), 1e-3) for rung in rungs]
         proofs.append(Proof(UNLOADED, "ignored", 5.0, 1e-6, 5.0, 1e-3))
         Journal(folder.root / "proofs.jsonl").append(proof.as_dict() for proof in proofs)

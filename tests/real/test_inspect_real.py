@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 from finished_run import words
-from real_runs import Finished
+from real_runs import Finished, timeless
 
 from pipeline.errors import InstrumentError
 from pipeline.inspectai.process import describe, worker
@@ -188,7 +188,7 @@ def test_a_log_that_is_missing_is_made_again_and_no_other(
         [p for p in found["points"] if p["metric"].startswith("inspect")]
         for found in (curves, again.json("curves.json"))
     ]
-    assert mine[0] == mine[1]
+    assert timeless(mine[0]) == timeless(mine[1])  # a ladder climbed again takes another time
     log = ran.folder / "logs" / "server.log"
     size = log.stat().st_size
     holdfast(place / "runs", *command)
