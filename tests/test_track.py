@@ -18,6 +18,7 @@ from typing import Any
 import plotly.graph_objects as go
 import psutil
 import pytest
+from leaks import names_this_host
 
 from pipeline.errors import UserError
 from pipeline.records import Dose
@@ -228,7 +229,7 @@ def test_what_a_sync_would_send_names_no_folder_host_or_user(finished: Path) -> 
     for path in sent:
         content = path.read_bytes()
         assert str(finished).encode() not in content
-        assert socket.gethostname().encode() not in content
+        assert not names_this_host(content)
         assert sys.executable.encode() not in content
 
 
@@ -407,3 +408,10 @@ def test_a_kill_loses_no_row_older_than_a_second(everything: bool, tmp_path: Pat
     assert [row["dose/steps"] for row in rows(read)] == list(range(1, 21))
     # Left alone, W&B's process ends its runs as crashed ones.
     assert [r["exit"]["exit_code"] for r in read if r["type"] == "exit"] == ([] if everything else [1])
+
+
+def test_a_hosts_name_counts_as_a_word_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "vm")
+    assert names_this_host(b'{"host":"vm"}')
+    assert names_this_host(b"http://vm:80/")
+    assert not names_this_host(b'{"id":"a3vmq"}')
