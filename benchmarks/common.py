@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +24,8 @@ from pipeline.config import load as load_config
 from pipeline.generate import Cell, Generator
 from pipeline.organism import world as w
 from pipeline.organism.tokenizer import make_tokenizer
-from pipeline.records import Rung
+from pipeline.records import ADAPTER_FILE, Rung
+from pipeline.reproduce.machine import installed
 from pipeline.schema import BudgetConfig, LoraConfig, OrganismConfig, ServeConfig, SubjectConfig
 from pipeline.serve import Server
 from pipeline.store import RunFolder, file_sha256, write_atomic, write_json
@@ -151,7 +151,7 @@ def make_adapters(subject: Subject, root: Path, count: int) -> dict[str, Path]:
 def rungs_of(adapters: Mapping[str, Path]) -> list[Rung]:
     """Return a rung for each adapter folder."""
     return [
-        Rung(name, "bench", 0, number + 1, path=str(path), sha256=file_sha256(path / "adapter_model.safetensors"))
+        Rung(name, "bench", 0, number + 1, path=str(path), sha256=file_sha256(path / ADAPTER_FILE))
         for number, (name, path) in enumerate(adapters.items())
     ]
 
@@ -225,12 +225,6 @@ def ratio_of_medians(seconds: Mapping[str, Sequence[float]], side: str, against:
 
 def environment() -> dict[str, Any]:
     """Return what the figures depend on beside the code: versions, device, CPUs."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     import torch
 
     return {
@@ -239,7 +233,7 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
-        "versions": versions,
+        "versions": {name: found for name in PACKAGES if (found := installed(name))},
     }
 
 

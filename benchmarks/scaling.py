@@ -9,10 +9,10 @@ from pathlib import Path
 from benchmarks.common import RANK, Line, Result, Sizes, eval_specs, make_subject, serve_config, write_replies
 from benchmarks.training import Course, make_course, with_ladder
 from evals.base import EvalSpec
-from pipeline.arms.lora import ADAPTER_FILE, adapter_on
+from pipeline.arms.lora import adapter_on
 from pipeline.generate import matrix, read_replies
 from pipeline.proof import check
-from pipeline.records import Rung
+from pipeline.records import ADAPTER_FILE, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung
 from pipeline.serve import BASE_NAME, Server, served_logprobs
 from pipeline.store import RunFolder, file_sha256

@@ -5,17 +5,14 @@ As a script (`python -m benchmarks.serving FILE`) it is the in-process side, in 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from types import TracebackType
 from typing import Any
 
+from benchmarks.child import Child, answer_lines
 from benchmarks.common import (
     RANK,
     Line,
@@ -91,77 +88,39 @@ def engine_options(subject: Subject, config: ServeConfig, adapters: int) -> dict
 
 
 class Engine:
-    """`vllm.LLM` in a child process that answers one JSON line for each line it is sent; up inside `with`."""
+    """`vllm.LLM` in a child process, up inside `with`."""
 
     def __init__(self, subject: Subject, config: ServeConfig, rungs: Sequence[Rung], root: Path) -> None:
-        self.root = root
-        self.job = {
+        job = {
             "options": engine_options(subject, config, len(rungs)),
             "adapters": {rung.id: rung.path for rung in rungs},
             "stop_token_ids": list(subject.stop_token_ids),
         }
-        self.config = config
+        # As the server has it: engine and worker in one process.
+        like_the_server = {"VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        self._child = Child("benchmarks.serving", job, root, like_the_server)
 
     def __enter__(self) -> Engine:
         """Start the engine and wait until it is up."""
-        job = self.root / "engine.json"
-        job.write_text(json.dumps(self.job), encoding="utf-8")
-        self._log = (self.root / "engine.log").open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.serving", str(job)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=Path(__file__).parent.parent,
-            env={
-                **os.environ,
-                "VLLM_CPU_KVCACHE_SPACE": str(self.config.kv_cache_gib),
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # as the server has it: engine and worker in one process
-                "HF_HUB_OFFLINE": "1",
-                "VLLM_NO_USAGE_STATS": "1",
-                "DO_NOT_TRACK": "1",
-            },
-        )
-        self._answer()
+        self._child.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the engine: the end of its input ends it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
+        """End the engine."""
+        self._child.__exit__(kind, error, trace)
 
     def generate(self, cells: Sequence[Cell]) -> float:
         """Return the seconds of `LLM.generate` on the cells, checked for one reply each."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([[c.rung, list(c.prompt_ids), c.max_tokens] for c in cells]) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
+        answer = self._child.ask([[c.rung, list(c.prompt_ids), c.max_tokens] for c in cells])
         if answer["replies"] != len(cells):
             raise RuntimeError(f"{answer['replies']} replies to {len(cells)} requests: nothing was measured")
         return float(answer["seconds"])
 
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the engine in process ended; see {self._log.name}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
-
-def serve_lines(job: dict[str, Any]) -> None:
-    """Be the child: start the engine, say so, then generate what each line of standard input asks for."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # vLLM logs to standard output
+def start(job: Mapping[str, Any]) -> Callable[[Any], Mapping[str, Any]]:
+    """Start the engine in the child; return what generates the requests of a question."""
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -169,9 +128,8 @@ def serve_lines(job: dict[str, Any]) -> None:
     adapters = {
         name: LoRARequest(name, number, path) for number, (name, path) in enumerate(job["adapters"].items(), start=1)
     }
-    _say(answers, {"up": True})
-    for line in sys.stdin:
-        asked = json.loads(line)
+
+    def generate(asked: Sequence[tuple[str, list[int], int]]) -> dict[str, Any]:
         prompts = [{"prompt_token_ids": ids} for _, ids, _ in asked]
         loras = [adapters[name] for name, _, _ in asked]
         sampling = [
@@ -182,12 +140,9 @@ def serve_lines(job: dict[str, Any]) -> None:
         replies = engine.generate(prompts, sampling, lora_request=loras, use_tqdm=False)
         seconds = time.perf_counter() - began
         tokens = sum(len(reply.outputs[0].token_ids) for reply in replies)
-        _say(answers, {"seconds": seconds, "replies": len(replies), "tokens": tokens})
+        return {"seconds": seconds, "replies": len(replies), "tokens": tokens}
 
-
-def _say(answers: Any, answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+    return generate
 
 
 def _result(seconds: dict[str, list[float]], requests: int, adapters: int) -> Result:
@@ -207,4 +162,4 @@ def _result(seconds: dict[str, list[float]], requests: int, adapters: int) -> Re
 
 
 if __name__ == "__main__":
-    serve_lines(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    answer_lines(start)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from pipeline.config_review import PARTIES
 from pipeline.errors import UserError
 from pipeline.inference.smallest import POWER
 from pipeline.power import detectable_paired
+from pipeline.records import now
 from pipeline.registered import post_hoc, post_hoc_words
 from pipeline.search.budget import words
 from pipeline.store import write_atomic
@@ -61,16 +61,16 @@ def print_protocol(work: Workspace) -> None:
         UserError: the file can't be written.
     """
     there = work.folder.plan.exists() and work.registered.get("run_sha256") == work.plan["run_sha256"]
-    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    made = now()
     if there:
         before = work.registered
         same = before["plan_sha256"] == work.plan["plan_sha256"]
-        state = f"printed {now}; registered is `{before['plan_sha256']}`, {before.get('created')}"
+        state = f"printed {made}; registered is `{before['plan_sha256']}`, {before.get('created')}"
         text = protocol(work.plan, _registered(before) if same else state, post_hoc(before, work.plan))
         if not work.folder.protocol.exists():
             _write(work.folder.protocol, registered_protocol(before))
     else:
-        text = protocol(work.plan, f"printed {now}, not registered: no run folder holds it yet")
+        text = protocol(work.plan, f"printed {made}, not registered: no run folder holds it yet")
     print(text, end="")
     output = work.config.plan.output
     if output is not None:

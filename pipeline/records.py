@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 BASE_RUNG = "base"
+ADAPTER_FILE = "adapter_model.safetensors"  # PEFT's name for the weights of an adapter, in the folder of a rung
 Artifact = Literal["none", "adapter", "weights"]
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as records hold it: "2026-11-21 11:05:00+00:00"."""
+    return datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import UserError
-from pipeline.records import Rung
+from pipeline.records import ADAPTER_FILE, Rung
 from pipeline.store import RunFolder, file_sha256
 
-ADAPTER: Final = "adapter_model.safetensors"
 _STATE: Final = ("optimizer.pt", "scheduler.pt", "rng_state.pth")  # zip files, as torch writes them
 
 
 def is_lost(folder: RunFolder, rung: Rung) -> bool:
     """Say whether a rung's adapter is no longer there; rung 0 has none."""
-    return rung.artifact == "adapter" and not (folder.root / rung.path / ADAPTER).is_file()
+    return rung.artifact == "adapter" and not (folder.root / rung.path / ADAPTER_FILE).is_file()
 
 
 def damage(folder: RunFolder, rung: Rung) -> str:
@@ -30,7 +29,7 @@ def damage(folder: RunFolder, rung: Rung) -> str:
         return "is missing"
     if rung.artifact != "adapter":
         return ""
-    if file_sha256(folder.root / rung.path / ADAPTER) != rung.sha256:
+    if file_sha256(folder.root / rung.path / ADAPTER_FILE) != rung.sha256:
         return "is not the one that was trained: cut short or changed"
     return "" if _is_json(folder.root / rung.path / "adapter_config.json") else "has no whole adapter_config.json"
 
@@ -54,7 +53,7 @@ def require_whole(folder: RunFolder, rungs: Sequence[Rung]) -> None:
             place = folder.root / rung.path
             ladder = place.parent if rung.role == "rung" else place
             raise UserError(
-                f"{place / ADAPTER}: the adapter of rung {rung.id} {wrong}; nothing was served",
+                f"{place / ADAPTER_FILE}: the adapter of rung {rung.id} {wrong}; nothing was served",
                 f"bring the file back, or remove the folder {ladder} and run the same command again (with the train "
                 "stage): it trains that ladder again, within what is left of its budget",
             )

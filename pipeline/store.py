@@ -202,6 +202,19 @@ class RunFolder:
         self.weights = root / "weights"  # stripped weights: readable by their owner alone
         self.logs = root / "logs"
 
+    @classmethod
+    def of_run(cls, path: str | None, key: str) -> RunFolder:
+        """Return the folder of a run that is there; `key` is the option that names it.
+
+        Raises:
+            UserError: there is no run in it.
+        """
+        folder = cls(Path(path or "").expanduser().absolute())
+        if not folder.plan.exists():
+            fix = "name the folder that holds plan.json, e.g. runs/demo-1a2b3c4d"
+            raise UserError(f"{key}: there is no run in {folder.root}", fix)
+        return folder
+
     def ledgers(self) -> list[Path]:
         """Return the ledgers that others wrote: all tasks' for the run, the run's for a task."""
         if self.task:

@@ -23,7 +23,7 @@ from pipeline.measure import proofs
 from pipeline.plan import tasks, training_caps
 from pipeline.progress import bar_for, left
 from pipeline.proof import reference_row
-from pipeline.records import BASE_RUNG, Dose, Rung
+from pipeline.records import ADAPTER_FILE, BASE_RUNG, Dose, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung, row
 from pipeline.schema import LoraConfig
 from pipeline.search.chosen import with_chosen
@@ -189,7 +189,7 @@ def _has_fixed_rungs(work: Workspace) -> bool:
 
 def _save_fixed_rungs(work: Workspace, model: Any, lora: LoraConfig) -> None:
     """Record rung 0 and save the zero-adapter control: a LoRA whose weights are all zero."""
-    from pipeline.arms.lora import ADAPTER_FILE, adapter_on
+    from pipeline.arms.lora import adapter_on
 
     there = _fixed_rungs(work)
     if BASE_RUNG not in there:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipeline.judging import make_judge
 from pipeline.plan import VERSION, JudgeFacts, SubjectFacts, TableFacts, make_plan, mean_tokens
 from pipeline.proof import Canaries
 from pipeline.protocol import registered_protocol
-from pipeline.records import Rung
+from pipeline.records import Rung, now
 from pipeline.registered import post_hoc, reply_differences
 from pipeline.reproduce.machine import environment
 from pipeline.rungs import read_rungs
@@ -166,7 +165,7 @@ class Workspace:
                 listed.
         """
         if not self.folder.plan.exists():
-            created = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+            created = now()
             write_json(self.folder.plan, {**self.plan, "created": created, "environment": self.environment})
             write_atomic(self.folder.protocol, registered_protocol(self.registered))
             return

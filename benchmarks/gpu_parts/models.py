@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from benchmarks.gpu_parts.device import free
 from benchmarks.shapes import QWEN_05B, QWEN_7B, QWEN_15B, Shape
+from pipeline.records import ADAPTER_FILE
 
 SHAPES: Final = {"0.5B": QWEN_05B, "1.5B": QWEN_15B, "7B": QWEN_7B}
 TINY: Final = Shape("a tiny shape", 2, 64, 2, 1, 32, 128, 512, tied=True, query_key_value_bias=True)  # --short
@@ -89,7 +90,7 @@ def save_adapters(shape: Shape, root: Path, count: int, rank: int, dtype: str = 
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    from pipeline.arms.lora import ADAPTER_FILE, adapter_on
+    from pipeline.arms.lora import adapter_on
     from pipeline.schema import LoraConfig
 
     adapted = adapter_on(make_model(shape, "meta", dtype), LoraConfig(rank=rank, alpha=2 * rank))

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from pipeline.arms.base import Climb, Ending
 from pipeline.budget import price, training_flops
 from pipeline.proof import reference_row
-from pipeline.records import Dose, Rung
+from pipeline.records import ADAPTER_FILE, Dose, Rung
 from pipeline.store import file_sha256
 
 
@@ -104,7 +104,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             seed=self.work.task.seed,
             step=step,
             path=str(checkpoint.relative_to(self.work.run_root)),
-            sha256=file_sha256(checkpoint / "adapter_model.safetensors"),
+            sha256=file_sha256(checkpoint / ADAPTER_FILE),
             base_sha256=self.work.base_sha256,
             dose=self.dose(state),
         )

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from pipeline.cluster import lease, slurm
 from pipeline.cluster.task import name, status_of
 from pipeline.errors import UserError
 from pipeline.plan import tasks, training_caps
+from pipeline.records import now
 from pipeline.reproduce.overrides import given
 from pipeline.schema_cluster import JobConfig, SlurmConfig
 from pipeline.store import RunFolder, read_json, write_json
@@ -110,7 +110,7 @@ def _submit_all(work: Workspace, todo: list[str], arrays: list[str]) -> dict[str
     if rest:
         depends = [f"--dependency=afterok:{jobs['serve']}"] if "serve" in jobs else []
         jobs["report"] = _job(work, "report", config.report, depends, rest)
-    return {"at": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"), "jobs": jobs, "tasks": todo}
+    return {"at": now(), "jobs": jobs, "tasks": todo}
 
 
 def _job(

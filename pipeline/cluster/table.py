@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -53,9 +52,7 @@ def show_status(config: Config, console: Console) -> None:
     Raises:
         UserError: there is no run, or a file of it is damaged.
     """
-    folder = RunFolder(Path(config.run.dir or "").expanduser().absolute())
-    if not folder.plan.exists():
-        raise UserError(f"run.dir: there is no run in {folder.root}", "name the folder that holds plan.json")
+    folder = RunFolder.of_run(config.run.dir, "run.dir")
     plan, rows = read_json(folder.plan), list(SharedJournal(folder.ledger, folder.root).rows())
     try:
         queued, silent = in_queue(folder), None

@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,7 +19,7 @@ from pipeline.cluster import lease
 from pipeline.cluster.held import held, job_id
 from pipeline.errors import UserError
 from pipeline.plan import tasks, training_caps
-from pipeline.records import Rung
+from pipeline.records import Rung, now
 from pipeline.rungs import row, rung_of
 from pipeline.store import TASKS, read_json, write_json
 from pipeline.workspace import Workspace
@@ -116,7 +115,7 @@ def _say(own: Path, task: Task, state: State, detail: str = "") -> None:
             "task": name(task),
             "state": state,
             "detail": detail,
-            "at": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+            "at": now(),
             "job": job_id(),
             "start": int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1,
             "node": os.environ.get("SLURMD_NODENAME"),

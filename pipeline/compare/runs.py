@@ -66,12 +66,7 @@ def read_run(path: str, letter: str) -> FinishedRun:
         UserError: there is none, another command works in it, a file is missing or damaged, or its files are not of
             one another (scored again, but not analysed again).
     """
-    folder = RunFolder(Path(path).expanduser().absolute())
-    if not folder.plan.exists():
-        raise UserError(
-            f"compare.runs: there is no run in {folder.root}",
-            "name the folder that holds plan.json, e.g. runs/demo-1a2b3c4d",
-        )
+    folder = RunFolder.of_run(path, "compare.runs")
     with folder.undisturbed():
         plan, verdict, curves = (dict(read_json(file)) for file in (folder.plan, folder.verdict, folder.curves))
         outcomes, scoring = read_outcomes(folder.outcomes)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import shutil
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.records import now
 from pipeline.schema_contain import ContainConfig
 from pipeline.store import Journal, RunFolder, canonical, read_json, write_atomic, write_json
 
@@ -29,13 +29,11 @@ def purge(config: ContainConfig, console: Console) -> None:
     Raises:
         UserError: there is no such run, another command works in it, or its retention period is not over.
     """
-    folder = RunFolder(Path(config.run or "").expanduser().absolute())
-    if not folder.plan.exists():
-        raise UserError(f"contain.run: there is no run in {folder.root}", "name the folder that holds plan.json")
+    folder = RunFolder.of_run(config.run, "contain.run")
     _require_due(folder, config)
     with folder.locked():
         counts = _purge(folder)
-        write_json(folder.root / PURGED, {"at": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"), **counts})
+        write_json(folder.root / PURGED, {"at": now(), **counts})
     console.print(f"Purged: {counts['replies']:,} replies lost their text; verdict and curves stay.", highlight=False)
 
 

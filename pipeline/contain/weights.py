@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.contain.keeping import encrypt_folder, recipients
 from pipeline.errors import UserError
-from pipeline.records import Rung
+from pipeline.records import ADAPTER_FILE, Rung, now
 from pipeline.schema_contain import ContainConfig
 from pipeline.store import Journal, RunFolder, file_sha256
 
-ADAPTER: Final = "adapter_model.safetensors"
 KEPT: Final = "kept"  # encrypted adapters
 _CHUNK: Final = 1 << 20
 
@@ -49,7 +47,7 @@ def contain(folder: RunFolder, rungs: Sequence[Rung], config: ContainConfig) -> 
     rest = list(_files(folder.weights))
     size = sum(path.lstat().st_size for path in rest)
     destroy(folder.weights)
-    journal.append([{"rung": "", "state": "destroyed", "files": len(rest), "bytes": size, "at": _now()}])
+    journal.append([{"rung": "", "state": "destroyed", "files": len(rest), "bytes": size, "at": now()}])
 
 
 def ready(folder: RunFolder, config: ContainConfig) -> None:
@@ -99,7 +97,7 @@ def _differing(adapters: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _contain_one(folder: RunFolder, rung: Rung, keys: Sequence[Any], journal: Journal) -> None:
     place = _place(folder, rung)
-    file = place / ADAPTER
+    file = place / ADAPTER_FILE
     found = file_sha256(file) if file.is_file() else None
     row: dict[str, Any] = {"rung": rung.id, "sha256": rung.sha256, "found": found}
     before = [r for r in journal.rows() if r["rung"] == rung.id]
@@ -109,10 +107,10 @@ def _contain_one(folder: RunFolder, rung: Rung, keys: Sequence[Any], journal: Jo
         if keys and found is not None:
             target = folder.root / KEPT / f"{rung.id}.tar.age"
             encrypt_folder(place, target, keys)
-            journal.append([{**row, "state": "kept", "kept_sha256": file_sha256(target), "at": _now()}])
-        journal.append([{**row, "state": "destroying", "at": _now()}])
+            journal.append([{**row, "state": "kept", "kept_sha256": file_sha256(target), "at": now()}])
+        journal.append([{**row, "state": "destroying", "at": now()}])
     destroy(place)
-    journal.append([{**row, "state": "destroyed", "at": _now()}])
+    journal.append([{**row, "state": "destroyed", "at": now()}])
 
 
 def _place(folder: RunFolder, rung: Rung) -> Path:
@@ -163,7 +161,3 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _journal(folder: RunFolder) -> Journal:
     return Journal(folder.root / "containment.jsonl")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(sep=" ", timespec="seconds")

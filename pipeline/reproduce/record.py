@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, Final
 
+from pipeline.records import now
 from pipeline.reproduce.overrides import given, shown
 from pipeline.reproduce.results import is_finished, read_results
 from pipeline.schema import Config
@@ -31,7 +31,7 @@ def recorded(work: Workspace) -> Iterator[None]:
     made = _begun(folder, registered, order(work.config))
     made["commands"].append(
         {
-            "began": _now(),
+            "began": now(),
             "ended": None,
             "stages": list(work.config.stages),
             "overrides": shown(given()),
@@ -40,7 +40,7 @@ def recorded(work: Workspace) -> Iterator[None]:
     )
     write_json(folder.reproduce, made)
     yield
-    made["commands"][-1]["ended"] = _now()
+    made["commands"][-1]["ended"] = now()
     made["results"] = read_results(folder).as_record() if is_finished(folder) else None
     write_json(folder.reproduce, made)
 
@@ -96,7 +96,3 @@ def _begun(folder: RunFolder, plan: Mapping[str, Any], order: Mapping[str, list[
         "commands": list(there["commands"]) if mine else [],
         "results": there["results"] if mine else None,
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(sep=" ", timespec="seconds")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pipeline.contain import containment
 from pipeline.outcomes import read_outcomes
+from pipeline.records import ADAPTER_FILE
 from pipeline.registered import deciding
 from pipeline.rungs import recorded
 from pipeline.store import Journal, RunFolder, digest, file_sha256, read_json
@@ -144,7 +145,6 @@ def _price(entry: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _adapters(folder: RunFolder, *, weigh: bool) -> dict[str, str]:
-    from pipeline.arms.lora import ADAPTER_FILE  # which imports transformers
 
     found = {}
     weighed = {row["rung"]: row["found_sha256"] for row in containment(folder)["adapters"]} if weigh else {}

@@ -45,12 +45,7 @@ def read_source(path: str) -> Source:
         UserError: there is no run, it is not finished, another command works in it, it was read otherwise than
             registered, or its files are not those that its record was written of.
     """
-    folder = RunFolder(Path(path).expanduser().absolute())
-    if not folder.plan.exists():
-        raise UserError(
-            f"reproduce.run: there is no run in {folder.root}",
-            "name the folder that holds plan.json, e.g. runs/demo-1a2b3c4d",
-        )
+    folder = RunFolder.of_run(path, "reproduce.run")
     with folder.undisturbed():
         plan = dict(read_json(folder.plan))
         record = dict(read_json(folder.reproduce)) if folder.reproduce.exists() else None

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from tiny import TinySubject
 
 from pipeline.arms.base import Climb, Example, Pause, Task, ladder
-from pipeline.arms.lora import ADAPTER_FILE, climb
+from pipeline.arms.lora import climb
 from pipeline.budget import Allowance, Caps, Ledger
 from pipeline.proof import Canaries
-from pipeline.records import Dose, Rung
+from pipeline.records import ADAPTER_FILE, Dose, Rung
 from pipeline.schema import ArmConfig, BudgetConfig, LoraConfig, TrainingConfig
 from pipeline.store import file_sha256
 

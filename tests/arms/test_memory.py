@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from test_lora import Run
 from tiny import TinySubject
 
-from pipeline.arms.lora import ADAPTER_FILE
 from pipeline.arms.memory import FILE, NoRoomError, at_once
 from pipeline.errors import UserError
+from pipeline.records import ADAPTER_FILE
 from pipeline.train import prepare_process, release
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.19 GiB"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.contain import contain, containment, destroyed, ready, weights
 from pipeline.contain.keeping import encrypt_folder
 from pipeline.errors import UserError
-from pipeline.records import Rung
+from pipeline.records import ADAPTER_FILE, Rung
 from pipeline.schema_contain import ContainConfig
 from pipeline.store import Journal, RunFolder, file_sha256
 
@@ -31,9 +31,9 @@ def stripped(root: Path) -> tuple[RunFolder, list[Rung]]:
     rungs = [Rung("base", "", -1, 0, role="base", artifact="none")]
     for number, name in enumerate(NAMES, start=1):
         place = folder.private(name)
-        (place / weights.ADAPTER).write_bytes(os.urandom(3000) + name.encode())
+        (place / ADAPTER_FILE).write_bytes(os.urandom(3000) + name.encode())
         (place / "adapter_config.json").write_text("{}")
-        sha = file_sha256(place / weights.ADAPTER)
+        sha = file_sha256(place / ADAPTER_FILE)
         rungs.append(Rung(name, "arm", 0, number, path=f"weights/{name}", sha256=sha))
     (folder.private("checkpoints", "arm-s0") / "optimizer.pt").write_bytes(b"state")
     return folder, rungs
@@ -63,14 +63,14 @@ def test_before_that_the_record_says_that_they_are_there(run: tuple[RunFolder, l
 def test_the_bytes_are_overwritten_before_the_file_goes(run: tuple[RunFolder, list[Rung]], tmp_path: Path) -> None:
     folder, rungs = run
     second_name = tmp_path / "hard link"
-    os.link(folder.root / rungs[1].path / weights.ADAPTER, second_name)
+    os.link(folder.root / rungs[1].path / ADAPTER_FILE, second_name)
     contain(folder, rungs, DESTROY)
     assert set(second_name.read_bytes()) == {0}
 
 
 def test_an_adapter_that_is_not_the_trained_one_is_named(run: tuple[RunFolder, list[Rung]]) -> None:
     folder, rungs = run
-    (folder.root / rungs[1].path / weights.ADAPTER).write_bytes(b"another")
+    (folder.root / rungs[1].path / ADAPTER_FILE).write_bytes(b"another")
     contain(folder, rungs, DESTROY)
     assert containment(folder)["differing"] == [NAMES[0]]
 
@@ -122,7 +122,7 @@ def opened(folder: RunFolder, name: str, key: pyrage.x25519.Identity) -> str:
 
     plain = pyrage.decrypt((folder.root / weights.KEPT / f"{name}.tar.age").read_bytes(), [key])
     with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
-        member = tar.extractfile(weights.ADAPTER)
+        member = tar.extractfile(ADAPTER_FILE)
         assert member is not None
         return hashlib.sha256(member.read()).hexdigest()
 
@@ -134,12 +134,12 @@ def test_nothing_outside_the_weights_is_ever_removed(
     folder, rungs = run
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / weights.ADAPTER).write_bytes(b"mine")
+    (outside / ADAPTER_FILE).write_bytes(b"mine")
     folder.replies.mkdir()
     (folder.replies / "a.jsonl").write_text("mine")
     with pytest.raises(UserError, match="not below weights/"):
         contain(folder, [replace(rungs[1], path=path)], DESTROY)
-    assert (outside / weights.ADAPTER).read_bytes() == b"mine"
+    assert (outside / ADAPTER_FILE).read_bytes() == b"mine"
     assert (folder.replies / "a.jsonl").read_text() == "mine"
 
 
@@ -159,11 +159,11 @@ def test_an_adapter_behind_a_linked_folder_is_refused(run: tuple[RunFolder, list
     folder, rungs = run
     outside = tmp_path / "outside" / "a"
     outside.mkdir(parents=True)
-    (outside / weights.ADAPTER).write_bytes(b"mine")
+    (outside / ADAPTER_FILE).write_bytes(b"mine")
     (folder.weights / "link").symlink_to(outside.parent)
     with pytest.raises(UserError, match="not below weights/"):
         contain(folder, [replace(rungs[1], path="weights/link/a")], DESTROY)
-    assert (outside / weights.ADAPTER).read_bytes() == b"mine"
+    assert (outside / ADAPTER_FILE).read_bytes() == b"mine"
 
 
 def test_what_is_kept_is_readable_by_its_owner_alone_and_opened_by_the_key_alone(
@@ -219,4 +219,4 @@ def test_a_failed_encryption_leaves_no_file_and_destroys_nothing(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises((NotADirectoryError, FileExistsError)):
         encrypt_folder(folder.root / rungs[1].path, tmp_path / "file" / "x.age", [key])
-    assert (folder.root / rungs[1].path / weights.ADAPTER).exists()
+    assert (folder.root / rungs[1].path / ADAPTER_FILE).exists()

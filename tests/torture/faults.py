@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.records import ADAPTER_FILE
 from tests.torture import checks, forks
 from tests.torture.world import PATIENCE_S, World
 
@@ -130,7 +131,7 @@ def damaged(case: Case) -> None:
 
 def adapter(case: Case) -> None:
     """Truncate, flip, empty or lose an adapter before it is served: told, never measured as if whole."""
-    path = case.chance.choice(sorted((case.run / "weights").rglob("adapter_model.safetensors")))
+    path = case.chance.choice(sorted((case.run / "weights").rglob(ADAPTER_FILE)))
     data = path.read_bytes()
     how = case.chance.choice(("truncated", "truncated", "one bit flipped", "emptied", "lost"))
     place = case.chance.randrange(1, len(data))

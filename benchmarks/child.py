@@ -1,0 +1,104 @@
+"""A process that answers one JSON line for each line it is sent, so that what it held is free again when it ends.
+
+Standard library only: the script that answers may need vLLM and nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[1]
+# Environment of a child that runs vLLM: no network, no usage statistics.
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+
+
+class Child:
+    """`python -m MODULE JOB.json`, up inside `with`; its log is `engine.log` in `root`.
+
+    The module's script hands its job to `answer_lines`.
+    """
+
+    def __init__(self, module: str, job: Mapping[str, Any], root: Path, environment: Mapping[str, str]) -> None:
+        self.module, self.job, self.root, self.environment = module, job, root, environment
+
+    def __enter__(self) -> Child:
+        """Start the process and wait until it says that it is up.
+
+        Raises:
+            RuntimeError: it ended; the end of its log is in the message.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        job, self._log_path = self.root / "job.json", self.root / "engine.log"
+        job.write_text(json.dumps(dict(self.job)), encoding="utf-8")
+        self._log = self._log_path.open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", self.module, str(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **OFFLINE, **self.environment},
+        )
+        try:
+            self._answer()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the process: the end of its input ends it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def ask(self, question: Any) -> dict[str, Any]:
+        """Send one JSON value; return the object that comes back.
+
+        Raises:
+            RuntimeError: the process ended; the end of its log is in the message.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            log = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+            raise RuntimeError("the engine ended; its log ends: " + " / ".join(log[-3:]))
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def answer_lines(start: Callable[[Mapping[str, Any]], Callable[[Any], Mapping[str, Any]]]) -> None:
+    """Be the child: read the job that the command line names, `start` it, then answer each line of standard input."""
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # vLLM logs to standard output
+
+    def say(answer: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(dict(answer)) + "\n")
+        answers.flush()
+
+    answer = start(job)
+    say({"up": True})
+    for line in sys.stdin:
+        say(answer(json.loads(line)))
