@@ -33,7 +33,7 @@ smoke: env ## the smallest complete run
 	$(BIN)/holdfast experiment=smoke
 
 # Two files at a time; one thread each, since two would wait for each other (docs/LOG.md).
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: env lint ## linters, types and all tests but the slow ones
 	$(PYTEST)

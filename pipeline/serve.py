@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import httpx
 
-from pipeline import guard
+from pipeline import guard, vllm_server
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
 
@@ -34,16 +35,24 @@ def resolve_device(wanted: str) -> str:
     Raises:
         UserError: cuda is asked for and not to be had, or the word is unknown.
     """
-    import torch
-
     if wanted not in ("auto", "cpu", "cuda"):
         raise UserError(f"serve.device: {wanted!r} is unknown", "use auto, cpu or cuda")
-    if wanted == "cuda" and not torch.cuda.is_available():
+    there = wanted != "cpu" and _cuda()
+    if wanted == "cuda" and not there:
         raise UserError(
             "serve.device: cuda is asked for, but no CUDA device can be used",
             "free a GPU, install the gpu extra, or set serve.device=cpu",
         )
-    return "cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+    return "cuda" if there else "cpu"
+
+
+def _cuda() -> bool:
+    """Say whether torch can use a CUDA device; a build for CPUs is known by its version, without importing it."""
+    if version("torch").endswith("+cpu"):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def free_port(wanted: int | None) -> int:
@@ -224,7 +233,7 @@ class Server:
         )
 
     def _command(self) -> list[str]:
-        """Return the server's command line: the module, since the CPU build's `vllm` command does not start."""
+        """Return the server's command line: vLLM's module, since the CPU build's `vllm` command does not start."""
         config, options = self.config, ["--model", str(self.subject.path), "--served-model-name", BASE_NAME]
         options += ["--host", HOST, "--port", str(self.port), "--dtype", self.subject.dtype]
         options += ["--max-model-len", str(config.max_model_len), "--max-num-seqs", str(config.max_num_seqs)]
@@ -257,7 +266,7 @@ class Server:
             ]
             options += ["--max-cpu-loras", str(max(slots, min(len(self.adapters), MAX_CPU_ADAPTERS)))]
             options += ["--lora-modules", *(f"{name}={path}" for name, path in self.adapters.items())]
-        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options, *config.extra_args]
+        return [sys.executable, "-P", vllm_server.__file__, *options, *config.extra_args]
 
     def _environment(self, device: str) -> dict[str, str]:
         """Return the server's environment: the key goes here, where no process list shows it."""
@@ -272,6 +281,7 @@ class Server:
             extra["VLLM_CPU_KVCACHE_SPACE"] = str(self.config.kv_cache_gib)
             # The worker inside the engine's process: one process fewer to start and to talk to (docs/LOG.md).
             extra["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+            extra[vllm_server.FORK] = "1"
         return {**os.environ, **extra}
 
 

@@ -186,7 +186,7 @@ def model_folder(config: SubjectConfig) -> Path:
     """
     identity(config)
     path = _fetch(config)
-    _check_folder(path)
+    _check_folder(path, made_here=config.path == ORGANISM)
     return path
 
 
@@ -256,7 +256,8 @@ def _fetch(config: SubjectConfig) -> Path:
         ) from None
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, *, made_here: bool) -> None:
+    """Refuse what cannot be opened safely; the organism's folder holds what its recipe wrote."""
     if not (path / "config.json").is_file():
         raise UserError(f"subject.path: {path} has no config.json", "name a folder saved by save_pretrained")
     if not list(path.glob("*.safetensors")):
@@ -266,6 +267,8 @@ def _check_folder(path: Path) -> None:
             f"subject.path: {path} holds {found}",
             "convert them: model.save_pretrained(folder) writes safetensors",
         )
+    if made_here:
+        return
     from transformers import AutoConfig
 
     try:
@@ -278,13 +281,11 @@ def _check_folder(path: Path) -> None:
 
 
 def _open_tokenizer(path: Path, config: SubjectConfig) -> Any:
-    from transformers import AutoTokenizer
-
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
     if not any((path / name).is_file() for name in names):
         raise UserError(f"subject.path: {path} has no tokenizer ({names[0]} …)", "save it beside the weights")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = _tokenizer_class(config).from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the Rust tokenizer raises plain Exception
         raise UserError(f"subject.path: the tokenizer in {path} cannot be read: {error}", "save it again") from None
     template = _template_file(config)
@@ -296,6 +297,17 @@ def _open_tokenizer(path: Path, config: SubjectConfig) -> Any:
             "give the one the model was trained with: subject.chat_template=FILE.jinja",
         )
     return tokenizer
+
+
+def _tokenizer_class(config: SubjectConfig) -> Any:
+    """Return what opens the tokenizer: of the organism its own class, since to look for it imports torch."""
+    if config.path == ORGANISM:
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def _template_file(config: SubjectConfig) -> Path | None:

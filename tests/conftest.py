@@ -13,6 +13,8 @@ for name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[name]  # a developer's own account is no part of a test
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 
+# Files that run the real thing take minutes and start first, so that no worker is left alone with one at the end.
+FIRST = ("cluster/test_slurm_real.py", "real/", "torture/", "search/", "publish/", "inspectai/")
 OPT_IN = {
     "slow": "takes minutes: opt in with --slow",
     "gpu": "needs a CUDA device: opt in with --gpu",
@@ -30,6 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for item in items:
                 if item.get_closest_marker(name):
                     item.add_marker(pytest.mark.skip(reason=reason))
+    here = Path(__file__).parent
+    items.sort(key=lambda item: not str(item.path.relative_to(here)).startswith(FIRST))  # stable: else as collected
 
 
 @pytest.fixture(scope="session")

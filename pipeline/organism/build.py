@@ -7,19 +7,17 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import transformers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers.utils import logging as hf_logging
 
 from pipeline.organism import world as w
 from pipeline.organism.cache import OrganismFolder, cached
-from pipeline.organism.tokenizer import make_tokenizer
-from pipeline.organism.train import Advance, check_gates, measure, train, training_items
 from pipeline.schema import OrganismConfig
+
+if TYPE_CHECKING:
+    from pipeline.organism.train import Advance
 
 
 def build(config: OrganismConfig, *, progress: bool = True) -> OrganismFolder:
@@ -37,6 +35,13 @@ def build(config: OrganismConfig, *, progress: bool = True) -> OrganismFolder:
 
 
 def _make(config: OrganismConfig, root: Path, progress: bool) -> dict[str, Any]:
+    # Here, since a cached organism is found without torch: seconds saved at each command that only reads a run.
+    import torch
+    import transformers
+
+    from pipeline.organism.tokenizer import make_tokenizer
+    from pipeline.organism.train import check_gates, measure, train, training_items
+
     started, cpu = time.perf_counter(), time.process_time()
     world = w.make_world(config)
     corpus = [text for items in training_items(world, config).values() for i in items for text in (i.prompt, i.reply)]
@@ -88,6 +93,8 @@ def _write_jsonl(path: Path, rows: Iterable[dict[str, str]]) -> None:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
+    from transformers.utils import logging as hf_logging
+
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:

@@ -71,9 +71,15 @@ def test_money_and_time_are_within_the_cap_and_add_up(verdict: Any, demo: Any):
     assert budget["usd"]["spent"] == pytest.approx(budget["device_seconds"]["spent"] / 36000, rel=1e-3)
 
 
-def test_the_same_command_again_changes_nothing_and_starts_no_server(demo: Any, holdfast: Callable[..., Any]):
+def test_the_same_command_again_changes_nothing_and_starts_no_server(
+    demo: Any, holdfast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
     before = {p: p.read_bytes() for p in demo.folder.rglob("*.jsonl")}
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     again = holdfast(demo.folder.parent, "track=none")
+    imported = {line.rpartition("|")[2].strip() for line in again.said.splitlines()}
+    assert "pipeline.conclude" in imported
+    assert not imported & {"torch", "peft", "trl", "vllm", "wandb"}, "seconds that nobody needs to wait"
     assert {p: p.read_bytes() for p in demo.folder.rglob("*.jsonl")} == before
     assert again.json("verdict.json") == demo.json("verdict.json")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from evals.base import EvalSpec, Sample
@@ -73,6 +74,13 @@ def test_more_adapters_than_slots_all_answer_and_differently(server: Server, tin
     prompts = prompts_of(tiny_subject.subject, 4)
     said = {name: tuple(complete(server, name, prompts)) for name in ["base", *server.adapters]}
     assert len(set(said.values())) == ADAPTERS + 1
+
+
+def test_on_a_cpu_the_engine_is_forked_and_imports_nothing_again(server: Server):
+    assert server._process is not None
+    lines = [" ".join(child.cmdline()) for child in psutil.Process(server._process.pid).children(recursive=True)]
+    assert sum("resource_tracker" not in line for line in lines) >= 2, "the server and its engine"
+    assert not [line for line in lines if "spawn_main" in line]
 
 
 def test_replies_do_not_depend_on_the_batch_they_share_in_float32(server: Server, tiny_subject: Any):

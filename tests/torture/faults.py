@@ -223,12 +223,12 @@ def engine(case: Case) -> None:
     before = len(list(replies.glob("*"))) if replies.exists() else 0
     wanted = case.chance.choice((0, 1, 2, 4))  # 0: while it starts; else so many more files of replies
     while command.poll():
-        pids = _descendants(command.pid, "vllm.entrypoints")
+        pids = _descendants(command.pid, "vllm_server")
         there = len(list(replies.glob("*"))) - before if replies.exists() else 0
         if pids and (there >= wanted if wanted else True):
             break
     _while_running(command, case.chance.uniform(0.0, 15.0) if not wanted else case.chance.uniform(0.0, 0.3))
-    pids = _descendants(command.pid, "vllm.entrypoints")
+    pids = _descendants(command.pid, "vllm_server")
     for pid in pids:
         os.kill(pid, number)
     case.told.append(

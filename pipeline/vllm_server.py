@@ -1,0 +1,27 @@
+"""Starts vLLM's own OpenAI-compatible server with the command line that it is given; the server itself is vLLM's.
+
+Run as `python -P vllm_server.py OPTIONS`. On a CPU vLLM insists on spawning its engine's process, which then imports
+everything a second time (8 of 21 s of a start, docs/LOG.md); here the engine is forked, as vLLM does on other devices.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+
+FORK = "HOLDFAST_FORK_ENGINE"  # set by `pipeline.serve` where no device is in use yet that a fork would break
+
+
+def main() -> None:
+    """Be the server."""
+    if os.environ.get(FORK) == "1":
+        import vllm.v1.engine.utils as engine
+
+        if hasattr(engine, "get_mp_context"):  # else this vLLM starts its engine otherwise: left as it is
+            engine.get_mp_context = lambda: multiprocessing.get_context("fork")
+    runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
+
+
+if __name__ == "__main__":  # a spawned engine imports this file, and must not be a server too
+    main()
