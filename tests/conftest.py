@@ -1,5 +1,6 @@
 """Options and fixtures that tests share. Nothing here reaches the network or a tracker."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                     item.add_marker(pytest.mark.skip(reason=reason))
     here = Path(__file__).parent
     items.sort(key=lambda item: not str(item.path.relative_to(here)).startswith(FIRST))  # stable: else as collected
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects_are_no_garbage() -> None:
+    """Take what torch and others left in memory out of each later search for garbage: a fifth of the tests' time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # else nanobind's modules list all they hold as leaks at the end
 
 
 @pytest.fixture(scope="session")
