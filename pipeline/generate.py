@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -150,23 +151,26 @@ class Generator:
         return self._fill(bare, on_replies) and self._fill(adapted, on_replies)
 
     def _fill(self, cells: Sequence[Cell], on_replies: Callable[[list[Reply]], None]) -> bool:
-        """Send all batches of some cells and wait for the last; False where the budget ended first."""
-        waiting = iter(batches(cells, self.config.batch_size))
+        """Send all batches of some cells and wait for the last; False where the budget ended first.
+
+        A batch that may be too dear waits until nothing is under way, since replies mostly cost less than they may,
+        and is then halved: what is left of a budget is used up to the last prompt that surely fits.
+        """
+        waiting = deque(batches(cells, self.config.batch_size))
         wide = self.config.in_flight * (self.config.batch_size if any(cell.temperature > 0 for cell in cells) else 1)
         pending: dict[Future[list[Reply]], list[Cell]] = {}
-        more = True
         with self.server.client() as client, ThreadPoolExecutor(wide) as pool:
             try:
                 while True:
-                    while more and len(pending) < wide:
-                        batch = next(waiting, None)
-                        if batch is None or not self._fits(batch, pending.values()):
-                            more = False
-                            complete = batch is None
-                            break
+                    while waiting and len(pending) < wide and self._fits(waiting[0], pending.values()):
+                        batch = waiting.popleft()
                         pending[pool.submit(self._request, client, batch)] = batch
                     if not pending:
-                        return complete
+                        if not waiting or len(waiting[0]) == 1:
+                            return not waiting
+                        batch = waiting.popleft()
+                        waiting.extendleft((batch[len(batch) // 2 :], batch[: len(batch) // 2]))
+                        continue
                     finished, _ = wait(pending, return_when=FIRST_COMPLETED)
                     for future in finished:
                         del pending[future]
