@@ -156,3 +156,26 @@ def test_the_demo_as_an_array_gives_the_verdict_of_one_machine(site: SlurmSite, 
     review = Review(site, tmp_path / "array", DEMO)
     disturbed(review)
     check(review, next((tmp_path / "single").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_budget_that_ends_in_the_middle_is_shared_by_the_array(site: SlurmSite, tmp_path: Path) -> None:
+    cap, reserve = 3.2e10, 0.2
+    review = Review(site, tmp_path, (*SHORT, f"budget.flops={cap}", f"budget.measure_reserve={reserve}"))
+    review.submit()
+    (only,) = review.jobs()
+    array, tasks = only["jobs"]["train"], only["tasks"]
+    wait(lambda: review.climbing(tasks[PREEMPTED]) and review.climbing(tasks[REQUEUED]), 120, "two tasks that climb")
+    site.said("scontrol", "requeue", f"{array}_{REQUEUED}")  # what it spent stays spent
+    wait(lambda: review.ended(*only["jobs"].values()), 600, "the end of all jobs")
+    verdict = json.loads((review.folder / "verdict.json").read_text())
+    assert verdict["verdict"] in ("inconclusive", "collapses")
+    rungs = [row for row in RunFolder(review.folder).rungs.rows() if row["arm"]]
+    last = {seed: max(row["step"] for row in rungs if row["seed"] == seed) for seed in (0, 1, 2)}
+    assert all(1 <= step < 64 for step in last.values()), last
+    step = 1.1 * max(row["dose"]["flops"] for row in rungs if row["step"] == 1)  # steps are about equally long
+    spent = verdict["budget"]["by_stage"]
+    print(f"trained to steps {last}; {spent}")
+    assert spent["train"]["flops"] <= (1 - reserve) * cap + step * len(tasks)
+    assert verdict["budget"]["flops"]["spent"] <= cap + step * len(tasks)
