@@ -16,7 +16,8 @@ from typing import Any
 
 from benchmarks.common import RESULTS, environment, today
 from tests.torture import forks, plan, table, world
-from tests.torture.faults import Case, can_mount, judge
+from tests.torture.case import Case, judge
+from tests.torture.mounts import can_mount
 
 
 def main() -> int:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipeline.records import ADAPTER_FILE
-from tests.torture import checks, forks
-from tests.torture.world import PATIENCE_S, World
+from tests.torture import forks
+from tests.torture.case import Case, complete, descendants, rest, where, while_running
+from tests.torture.mounts import readonly_mount, tmpfs
+from tests.torture.world import PATIENCE_S
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 # From which states each stage has something to do.
@@ -31,50 +29,6 @@ STATES = {
     "report": ("measured", "finished"),
 }
 ENDED = (0, -signal.SIGKILL, -signal.SIGTERM, 130)
-GRACE_S = 20.0  # in which a server must be gone once its command is
-
-
-@dataclass
-class Case:
-    """One fault on one copy of a run: what is drawn stands in `detail`."""
-
-    world: World
-    number: int
-    kind: str
-    stage: str
-    state: str
-    chance: random.Random
-    folder: Path
-    own_server: bool = False
-    run: Path = field(init=False)
-    told: list[str] = field(default_factory=list)  # what happened, in order
-    wrong: list[str] = field(default_factory=list)  # of exit codes and messages
-    logs: int = 0
-    words: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.words = self.words or self.world.words
-        self.run = self.world.place(self.state, self.folder)
-
-    def start(self, *setups: forks.Setup, words: Sequence[str] = ()) -> forks.Command:
-        """Start the command, attached to the long-lived vLLM unless the case has a server of its own."""
-        self.logs += 1
-        server = [] if self.own_server else [forks.attached(self.world.server)]
-        log = self.folder / f"log-{self.logs}"
-        return forks.start((*self.words, *words), self.folder, log, [*setups, *server])
-
-    def expect(self, command: forks.Command, codes: Sequence[int], *said: str) -> int:
-        """Wait for the command; note where its exit code or its words are not among those expected."""
-        code = command.wait(PATIENCE_S)
-        text = command.said()
-        self.told.append(f"exit code {code}")
-        if code not in codes:
-            self.wrong.append(f"exit code {code}, not {' or '.join(map(str, codes))}: …{text[-600:]}")
-        if "Traceback" in text:
-            self.wrong.append(f"a traceback: …{text[text.index('Traceback') :][-900:]}")
-        if code in codes and code != 0:
-            self.wrong += [f"not said: {word!r} in …{text[-600:]}" for word in said if word not in text]
-        return code
 
 
 def signalled(case: Case) -> None:
@@ -90,13 +44,13 @@ def signalled(case: Case) -> None:
             command = case.start()
             later = case.chance.uniform(0.0, 1.05) * case.world.seconds[case.state][case.stage]
             if case.stage == "start" or command.until(f"enter {case.stage}", PATIENCE_S):
-                _while_running(command, later)
+                while_running(command, later)
                 hit = command.send(number)
                 case.told.append(f"{case.kind} {later:.3f} s into {case.stage}" + ("" if hit else ": too late"))
         case.expect(command, ENDED)
-        _rest(case)
+        rest(case)
         if again == 0 and not any(line.startswith("broken off") for _, line in command.told):
-            case.told.append(f"it was in {_where(command)}")
+            case.told.append(f"it was in {where(command)}")
 
 
 def torn(case: Case) -> None:
@@ -161,11 +115,11 @@ def checkpoint(case: Case) -> None:
 def full(case: Case) -> None:
     """Fill the disk: a tmpfs with little room left. Then give it room."""
     room = int(case.chance.uniform(0.0, 7.0 if case.state in ("nothing", "climbing") else 5.5) * 2**20)
-    with _tmpfs(case, room) as grow:
+    with tmpfs(case, room) as grow:
         command = case.start()
         code = case.expect(command, (0, 2), "no space left on the disk", "→")
-        case.told.append(f"{room >> 10} KiB of room: {'enough' if code == 0 else f'full in {_where(command)}'}")
-        _rest(case)
+        case.told.append(f"{room >> 10} KiB of room: {'enough' if code == 0 else f'full in {where(command)}'}")
+        rest(case)
         grow()
         complete(case)
         shutil.copytree(case.run, case.folder / "copy" / case.run.name)
@@ -176,7 +130,7 @@ def full(case: Case) -> None:
 def readonly(case: Case) -> None:
     """Let the file system of the run folder be read-only; then not any more."""
     case.run.parent.mkdir(parents=True, exist_ok=True)
-    with _readonly(case.run.parent):
+    with readonly_mount(case.run.parent):
         case.expect(case.start(), (2,), "run folder", "→")
 
 
@@ -205,9 +159,9 @@ def tracker(case: Case) -> None:
     command = case.start()
     target = case.chance.choice(("track_worker", "wandb-core"))
     deadline = time.monotonic() + 120
-    while not (pids := _descendants(command.pid, target)) and command.poll() and time.monotonic() < deadline:
+    while not (pids := descendants(command.pid, target)) and command.poll() and time.monotonic() < deadline:
         pass
-    _while_running(command, case.chance.uniform(0.0, 1.0))
+    while_running(command, case.chance.uniform(0.0, 1.0))
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -223,19 +177,19 @@ def engine(case: Case) -> None:
     before = len(list(replies.glob("*"))) if replies.exists() else 0
     wanted = case.chance.choice((0, 1, 2, 4))  # 0: while it starts; else so many more files of replies
     while command.poll():
-        pids = _descendants(command.pid, "vllm_server")
+        pids = descendants(command.pid, "vllm_server")
         there = len(list(replies.glob("*"))) - before if replies.exists() else 0
         if pids and (there >= wanted if wanted else True):
             break
-    _while_running(command, case.chance.uniform(0.0, 15.0) if not wanted else case.chance.uniform(0.0, 0.3))
-    pids = _descendants(command.pid, "vllm_server")
+    while_running(command, case.chance.uniform(0.0, 15.0) if not wanted else case.chance.uniform(0.0, 0.3))
+    pids = descendants(command.pid, "vllm_server")
     for pid in pids:
         os.kill(pid, number)
     case.told.append(
         f"{case.kind} {'while it starts' if not wanted else f'after {wanted} files of replies'}: {len(pids)}"
     )
     case.expect(command, (0, 1), "the vLLM server")
-    _rest(case)
+    rest(case)
 
 
 def killed_with_server(case: Case) -> None:
@@ -244,11 +198,11 @@ def killed_with_server(case: Case) -> None:
     command = case.start()
     command.until("enter generate", PATIENCE_S)
     later = case.chance.uniform(0.0, 35.0)
-    _while_running(command, later)
+    while_running(command, later)
     hit = command.send(SIGNALS[name])
     case.told.append(f"{name} {later:.1f} s into generate" + ("" if hit else ": too late"))
     case.expect(command, ENDED)
-    _rest(case)
+    rest(case)
 
 
 def fresh(case: Case) -> None:
@@ -268,22 +222,7 @@ def fresh(case: Case) -> None:
         case.told.append(f"SIGKILL {later:.1f} s after the start" + ("" if process.poll() is None else ": too late"))
         process.kill()
         process.wait()
-    _rest(case)
-
-
-def complete(case: Case) -> bool:
-    """Give the same command: it must complete; say whether it did."""
-    return case.expect(case.start(), (0,)) == 0
-
-
-def judge(case: Case) -> dict[str, Any]:
-    """Complete the run and hold it against the undisturbed one; return the case's row of the result."""
-    found: checks.Problems = {}
-    if complete(case):
-        untouched = case.state in ("measured", "finished")  # nothing was spent again
-        found = checks.held(case.folder, case.run, case.world.undisturbed, exact=untouched)
-    found["other"] = found.get("other", []) + case.wrong
-    return {"told": case.told, "problems": {name: what for name, what in found.items() if what}}
+    rest(case)
 
 
 def _journal(case: Case) -> Path:
@@ -299,105 +238,5 @@ def _journal(case: Case) -> Path:
     return case.chance.choice(sorted(p for p in (case.run / "replies").iterdir() if p.stat().st_size))
 
 
-def _while_running(command: forks.Command, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while command.poll(max(min(0.02, deadline - time.monotonic()), 0.0)) and time.monotonic() < deadline:
-        pass
-
-
-def _where(command: forks.Command) -> str:
-    open_stages = []
-    for _, line in command.told:
-        words = line.split()
-        if words[0] == "enter":
-            open_stages.append(words[1])
-        elif words[0] == "leave" and words[1] in open_stages:
-            open_stages.remove(words[1])
-    return open_stages[-1] if open_stages else "start or end"
-
-
-def _rest(case: Case) -> None:
-    """Wait until what the command left behind is gone, as it must be, and the attached server is idle."""
-    deadline = time.monotonic() + GRACE_S
-    while (left := checks.leftovers(case.folder)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    case.wrong += [f"outlived its command: {line}" for line in left]
-    if not case.own_server:
-        case.world.drain()
-
-
-def _descendants(pid: int, word: str) -> list[int]:
-    """Return the living descendants of a process whose command line holds `word`."""
-    parents: dict[int, int] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parents[int(entry.name)] = int(Path(entry.path, "stat").read_text().rpartition(")")[2].split()[1])
-    found = []
-    for one in parents:
-        up = one
-        while up in parents and up != pid:
-            up = parents[up]
-        with contextlib.suppress(OSError):
-            line = Path(f"/proc/{one}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            if up == pid and one != pid and any(word in part for part in line) and "guard.py" not in "".join(line[:2]):
-                found.append(one)
-    return found
-
-
 def _content(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
-
-
-def can_mount() -> bool:
-    """Say whether this process may mount (root, and not in a container that forbids it)."""
-    place = Path(f"/tmp/holdfast-mount-{os.getpid()}")
-    place.mkdir()
-    try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True, check=False)
-        if done.returncode == 0:
-            subprocess.run(["umount", str(place)], check=True)
-        return done.returncode == 0
-    except FileNotFoundError:
-        return False
-    finally:
-        place.rmdir()
-
-
-@contextlib.contextmanager
-def _tmpfs(case: Case, room: int) -> Iterator[Callable[[], None]]:
-    """Move the case's runs onto a tmpfs with `room` bytes left; what is handed out gives it 256 MiB."""
-    place = case.run.parent
-    place.mkdir(parents=True, exist_ok=True)
-    held = case.folder / "held"
-    shutil.move(place, held)
-    place.mkdir()
-    used = sum(-(-path.stat().st_size // 4096) * 4096 for path in held.rglob("*") if path.is_file())
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + room + 65536}", "tmpfs", str(place)], check=True)
-    try:
-        shutil.copytree(held, place, dirs_exist_ok=True)
-        shutil.rmtree(held)
-        yield lambda: subprocess.run(["mount", "-o", "remount,size=256m", str(place)], check=True) and None
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-@contextlib.contextmanager
-def _readonly(place: Path) -> Iterator[None]:
-    """Make a folder read-only, for root too where a mount can be had."""
-    if os.geteuid() == 0:
-        subprocess.run(["mount", "--bind", str(place), str(place)], check=True)
-        try:
-            subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
-            yield
-        finally:
-            subprocess.run(["umount", str(place)], check=True)
-        return
-    folders = [place, *(path for path in place.rglob("*") if path.is_dir())]
-    for folder in folders:
-        folder.chmod(0o500)
-    try:
-        yield
-    finally:
-        for folder in folders:
-            folder.chmod(0o700)

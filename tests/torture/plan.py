@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.torture import faults
-from tests.torture.faults import STATES, Case
+from tests.torture.case import Case
+from tests.torture.faults import STATES
 
 EVERY = 10  # each so-manieth fault has a vLLM server of its own
 

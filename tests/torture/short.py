@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.torture import checks, faults, forks
-from tests.torture.faults import Case
+from tests.torture.case import Case, complete
+from tests.torture.mounts import can_mount
 from tests.torture.world import PATIENCE_S, World, climbing
 
 AFTER = (  # kind, act, stage: on a run that was generated
@@ -38,7 +39,7 @@ def main(root: Path, subject: Path) -> int:
     """Try them all; print a line each and return 1 where something was wrong."""
     forks.preload()
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    mounts, wrong = faults.can_mount(), 0
+    mounts, wrong = can_mount(), 0
     after, training = _generated(root / "after", subject), _climbed(root / "training", subject)
     for number, (kind, act, stage) in enumerate(AFTER):
         if kind in MOUNTED and not mounts:
@@ -56,7 +57,7 @@ def main(root: Path, subject: Path) -> int:
 
 def _one(case: Case, act: Callable[[Case], None], compare: Callable[[Case], checks.Problems]) -> bool:
     act(case)
-    found = compare(case) if faults.complete(case) else {}
+    found = compare(case) if complete(case) else {}
     problems = [*case.wrong, *(line for lines in found.values() for line in lines)]
     print(f"{'FAILED' if problems else 'passed'} {case.kind}: {'; '.join([*case.told, *problems])}")
     return bool(problems)
