@@ -22,6 +22,7 @@ from pipeline.inspectai import KIND as INSPECT
 from pipeline.schema import STAGES
 
 PRECISIONS: Final = ("float32", "bfloat16", "float16")
+MOST_PER_DOUBLING: Final = 16  # more would save the same steps, or every one
 _ARM_NAME: Final = re.compile(r"\w+")
 _JUDGE_NAME: Final = re.compile(r"\w[\w.-]{0,63}")
 
@@ -156,6 +157,8 @@ def _arm_faults(key: str, arm: Any, tables: set[str]) -> Iterator[str]:
     training = arm.get("training") or {}
     if training.get("max_steps", 1) < 1:
         yield f"{key}.training.max_steps: must be 1 or more"
+    if not 1 <= training.get("rungs_per_doubling", 1) <= MOST_PER_DOUBLING:
+        yield f"{key}.training.rungs_per_doubling: must be from 1 to {MOST_PER_DOUBLING}"
     if training.get("batch_size", 1) % training.get("gradient_accumulation", 1):
         yield f"{key}.training.batch_size: must be a multiple of gradient_accumulation"
     if training.get("precision", "float32") not in PRECISIONS:

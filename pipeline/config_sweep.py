@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from evals.judges import JUDGES
 
-# What may be searched: the ladder (max_steps) is the plan's, registered before the search.
+# What may be searched: the ladder (max_steps, rungs_per_doubling) is the plan's, registered before the search.
 SEARCHED: Final = {
     "lora": {"rank": int, "alpha": int, "dropout": float},
     "training": {

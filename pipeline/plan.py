@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evals.judges.llm_spec import LlmSpec
-from pipeline.arms.base import Task, ladder
+from pipeline.arms.base import Task, rungs_of
 from pipeline.budget import Caps, inference_flops, price, training_flops
 from pipeline.errors import UserError
 from pipeline.schema import ArmConfig, Config
@@ -83,11 +83,7 @@ class JudgeFacts:
 
 def tasks(config: Config) -> list[Task]:
     """Return one task for each arm and seed, in the order of the configuration."""
-    return [
-        Task(name, seed, arm, ladder(arm.training.max_steps))
-        for name, arm in config.arms.items()
-        for seed in config.seeds
-    ]
+    return [Task(name, seed, arm, rungs_of(arm)) for name, arm in config.arms.items() for seed in config.seeds]
 
 
 def training_caps(config: Config, task: Task) -> Caps:

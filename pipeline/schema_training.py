@@ -21,6 +21,7 @@ class TrainingConfig:
     """The fine-tune (TRL's SFTTrainer)."""
 
     max_steps: int = 32
+    rungs_per_doubling: int = 1  # of the steps: 1 saves 1, 2, 4, …; 2 saves 1, 2, 3, 4, 6, 8, 11, …; and max_steps
     batch_size: int = 16  # examples a step; = per-device batch x accumulation
     gradient_accumulation: int = 1  # at least; more where memory is short: see pipeline/arms/memory.py
     learning_rate: float = 1e-3

@@ -96,11 +96,19 @@ class Arm(Protocol):
         ...
 
 
-def ladder(max_steps: int) -> tuple[int, ...]:
-    """Return the steps of the rungs: powers of two up to `max_steps`, and `max_steps` itself.
+def rungs_of(arm: ArmConfig) -> tuple[int, ...]:
+    """Return the steps at which an arm saves its rungs."""
+    return ladder(arm.training.max_steps, arm.training.rungs_per_doubling)
+
+
+def ladder(max_steps: int, per_doubling: int = 1) -> tuple[int, ...]:
+    """Return the steps of the rungs: powers of two up to `max_steps`, evenly spaced ones between them on a log axis
+    where there are to be more per doubling, and `max_steps` itself.
 
     >>> ladder(20)
     (1, 2, 4, 8, 16, 20)
+    >>> ladder(20, 2)
+    (1, 2, 3, 4, 6, 8, 11, 16, 20)
     """
-    powers = [1 << exponent for exponent in range(max_steps.bit_length())]
-    return tuple(sorted({step for step in powers if step <= max_steps} | {max_steps}))
+    spaced = {round(2 ** (place / per_doubling)) for place in range(per_doubling * max_steps.bit_length())}
+    return tuple(sorted({step for step in spaced if step <= max_steps} | {max_steps}))

@@ -1,4 +1,4 @@
-"""The callback that climbs: saves rungs at powers of two, stops on the budget, on a NaN loss, and keeps the dose."""
+"""The callback that climbs: saves rungs, stops on the budget, on a NaN loss, and keeps the dose."""
 
 from __future__ import annotations
 

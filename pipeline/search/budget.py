@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.arms.base import ladder
+from pipeline.arms.base import rungs_of
 from pipeline.budget import Caps, caps, inference_flops, training_flops
 from pipeline.schema import ArmConfig, Config
 from pipeline.search.space import ranges, with_options
@@ -100,7 +100,7 @@ def estimated_flops(
         measure = sum(t.rows * (t.prompt_tokens + lengths.get(role, 0)) for role, t in _tables(found).items())
         steps = node.training.max_steps
         climb = training_flops(parameters, 0, math.ceil(step_tokens[arm] * steps))
-        looks = len(ladder(steps)) * inference_flops(parameters, math.ceil(measure))
+        looks = len(rungs_of(node)) * inference_flops(parameters, math.ceil(measure))
         total += node.sweep.trials * node.sweep.repeats * (climb + looks)
     return total
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipeline.arms.base import Climb, Task, ladder
+from pipeline.arms.base import Climb, Task, rungs_of
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
 from pipeline.budget import Allowance, Attempt
@@ -149,7 +149,7 @@ class _Search:
             allowance = self._allowance(attempt, before)
             while len(seeds) < self.sweep.repeats and state == "complete" and value < t.NEVER:
                 seeds.append(trial_seed(self.sweep, self.arm, number, len(seeds), work.config.seeds))
-                task = Task(self.arm, seeds[-1], arm, ladder(arm.training.max_steps))
+                task = Task(self.arm, seeds[-1], arm, rungs_of(arm))
                 mine: list[DevRung] = []
                 state, reason = self._climbed(task, number, allowance, mine, goal, t.bound(done))
                 if state in t.COUNTED and math.isnan(climbed := goal.value(mine)):

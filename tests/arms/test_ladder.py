@@ -23,6 +23,27 @@ def test_ladder_known_answers(max_steps: int, rungs: tuple[int, ...]) -> None:
     assert ladder(max_steps) == rungs
 
 
+@pytest.mark.parametrize(
+    ("per_doubling", "rungs"),
+    [
+        (2, (1, 2, 3, 4, 6, 8, 11, 16, 20)),
+        (3, (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20)),
+        (16, tuple(range(1, 21))),
+    ],
+)
+def test_more_rungs_per_doubling_known_answers(per_doubling: int, rungs: tuple[int, ...]) -> None:
+    assert ladder(20, per_doubling) == rungs
+
+
+@given(st.integers(1, 10**5), st.integers(1, 16))
+def test_more_rungs_per_doubling_lie_closer_and_keep_those_of_a_coarser_ladder(steps: int, per_doubling: int) -> None:
+    rungs = ladder(steps, per_doubling)
+    assert set(ladder(steps)) <= set(rungs)
+    assert all(b <= (a + 0.5) * 2 ** (1 / per_doubling) + 0.5 for a, b in pairwise(rungs)), (
+        "rounding moves each by half a step"
+    )
+
+
 @given(st.integers(1, 10**6))
 def test_rungs_are_the_powers_of_two_and_the_last_step(max_steps: int) -> None:
     rungs = ladder(max_steps)
