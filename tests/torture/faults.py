@@ -197,7 +197,7 @@ def killed_with_server(case: Case) -> None:
     name = case.chance.choice(tuple(SIGNALS))
     command = case.start()
     command.until("enter generate", PATIENCE_S)
-    later = case.chance.uniform(0.0, 35.0)
+    later = case.chance.uniform(0.0, 22.0)
     while_running(command, later)
     hit = command.send(SIGNALS[name])
     case.told.append(f"{name} {later:.1f} s into generate" + ("" if hit else ": too late"))
@@ -216,7 +216,7 @@ def fresh(case: Case) -> None:
             stdout=log,
             stderr=log,
         )
-        later = case.chance.uniform(5.0, 60.0)
+        later = case.chance.uniform(5.0, 30.0)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(later)
         case.told.append(f"SIGKILL {later:.1f} s after the start" + ("" if process.poll() is None else ": too late"))
