@@ -32,8 +32,8 @@ demo: env ## the whole job on the built-in organism: train, serve, measure, repo
 smoke: env ## the smallest complete run
 	$(BIN)/holdfast experiment=smoke
 
-# Three files at a time, since a third of the time they wait for servers; one thread each (docs/LOG.md).
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Two files at a time; one thread each, since two would wait for each other (docs/LOG.md).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: env lint ## linters, types and all tests but the slow ones
 	$(PYTEST)
