@@ -45,19 +45,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.defence", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=5, help="comparisons, each with three fresh seeds")
     parser.add_argument("--truth-seeds", type=int, default=8, help="seeds of the ladders that give the truth")
+    parser.add_argument("--per-doubling", type=int, default=1, help="rungs per doubling of the steps")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON and Markdown files")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="holdfast-defence-") as root:
         truth = {name: collapse_step(_truth_run(name, options.truth_seeds, Path(root)), name) for name in SUBJECTS}
         ratio = truth["organism_hardened"]["geometric_mean"] / truth["organism"]["geometric_mean"]
-        rows = [_repetition(i, Path(root)) | {"repetition": i + 1} for i in range(options.repetitions)]
+        rows = [
+            _repetition(i, options.per_doubling, Path(root)) | {"repetition": i + 1} for i in range(options.repetitions)
+        ]
     for row in rows:
         row["covers"] = row["low"] <= ratio <= row["high"]
         row["right_direction"] = row["low"] > 1 if ratio > 1 else row["high"] < 1
     found = {"truth": truth, "true_ratio": ratio, "repetitions": rows, "date": today(), **environment()}
-    write_json(options.results / f"defence-{today()}.json", found)
+    found["rungs_per_doubling"] = options.per_doubling
+    file = f"defence-{today()}" + (f"-rungs-{options.per_doubling}" if options.per_doubling > 1 else "")
+    write_json(options.results / f"{file}.json", found)
     text = table(found)
-    write_atomic(options.results / f"defence-{today()}.md", text)
+    write_atomic(options.results / f"{file}.md", text)
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -81,7 +86,8 @@ def table(found: Mapping[str, Any]) -> str:
     truth = {name: f"{found['truth'][name]['geometric_mean']:.2f}" for name in SUBJECTS}
     lines = [
         f"Steps at collapse, geometric mean: {truth[SUBJECTS[0]]} (plain), {truth[SUBJECTS[1]]} (hardened); "
-        f"true ratio {found['true_ratio']:.2f}. {found['date']}, {found.get('cpus')} cores.",
+        f"true ratio {found['true_ratio']:.2f}. Rungs per doubling of the steps: {found.get('rungs_per_doubling', 1)}. "
+        f"{found['date']}, {found.get('cpus')} cores.",
         "",
         "| repetition | seeds | hardened costs, in units of plain | holds the truth | direction |",
         "| --- | --- | --- | --- | --- |",
@@ -109,9 +115,10 @@ def _truth_run(name: str, seeds: int, root: Path) -> dict[int, float]:
     return {s: sum(at[f"step{s}", seed] is not None for seed in numbers) / seeds for s in STEPS[name]}
 
 
-def _repetition(index: int, root: Path) -> dict[str, Any]:
+def _repetition(index: int, per_doubling: int, root: Path) -> dict[str, Any]:
     seeds = [10 * (index + 1) + i for i in range(3)]
     words = ("arm=[compliance]", f"seeds={seeds}", *SHORT, "arms.compliance.training.max_steps=32")
+    words += (f"arms.compliance.training.rungs_per_doubling={per_doubling}",)
     runs = [_holdfast(root / f"{name}-{index}", f"subject={name}", *words) for name in SUBJECTS]
     output = root / f"comparison-{index}"
     _call("stages=[compare]", f"compare.runs=[{runs[0]},{runs[1]}]", f"compare.output={output}")

@@ -245,9 +245,16 @@ def test_a_report_that_the_server_does_not_take_is_said_and_the_runs_stay(publis
     assert len(stub.runs) == 2
 
 
-def test_no_text_path_host_or_key_is_sent_said_or_kept(publish: Publish, stub: Stub, place: Path) -> None:
-    said = publish()
+def test_no_text_path_host_or_key_is_sent_said_or_kept_and_a_folder_without_a_run_is_passed_over(
+    publish: Publish, stub: Stub, place: Path
+) -> None:
     folder = run_folder(place)
+    empty = folder / "wandb" / "offline-run-20260101_000000-cut"
+    empty.mkdir()
+    (empty / "run-cut.wandb").touch()
+    said = publish()
+    assert f"Passed over, holds no run: {empty}" in said
+    assert len(stub.runs) == 2
     replies = b"".join(path.read_bytes() for path in (folder / "replies").iterdir())
     assert CANARY.encode() in replies, "the canary must be there"
     sent = b"\0".join(stub.received)
@@ -294,14 +301,6 @@ def test_curves_are_written_once_anew_where_they_were_cut_off_and_apart_where_th
     other, _ = write()
     assert other != first
     assert sorted((folder / "wandb").glob(f"*{first}")) == anew
-
-
-def test_a_folder_without_a_run_is_named_and_passed_over(publish: Publish, stub: Stub, place: Path) -> None:
-    empty = run_folder(place) / "wandb" / "offline-run-20260101_000000-cut"
-    empty.mkdir()
-    (empty / "run-cut.wandb").touch()
-    assert f"Passed over, holds no run: {empty}" in publish()
-    assert len(stub.runs) == 2
 
 
 def test_a_comparison_of_other_runs_is_refused_before_anything_is_sent(

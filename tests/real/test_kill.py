@@ -22,6 +22,8 @@ from pipeline.reproduce.differs import compare, judge
 from pipeline.reproduce.results import read_results
 from pipeline.store import Journal, RunFolder
 
+# Stage and seconds: once while it trains, once while the server starts or answers, which takes longer than this.
+MOMENTS = (("train", 0.8), ("generate", 12.0))
 WORDS = (
     "experiment=smoke",
     "track=none",
@@ -36,9 +38,10 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
 ):
     chance = random.Random(seed)
     killed = 0
-    for moment in moments(chance, undisturbed.seconds):
+    for stage, most in MOMENTS:
         with subprocess.Popen(command(f"run.root={tmp_path}", *WORDS), stderr=subprocess.DEVNULL) as process:
-            killed += kill_after(process, moment)
+            wait_for(lambda stage=stage: stage in begun(tmp_path), process)
+            killed += kill_after(process, chance.uniform(0.0, most))
     finished = holdfast(tmp_path, *WORDS)
     assert killed == 2
     assert not leftovers(tmp_path), "a server outlived its run"
@@ -82,9 +85,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, holdfast: Callable[...
     return holdfast(tmp_path_factory.mktemp("undisturbed"), *WORDS)
 
 
-def moments(chance: random.Random, whole: float) -> list[float]:
-    """Two moments to kill at: one in the first half (training), one while the server starts or generates."""
-    return [whole * chance.uniform(0.2, 0.45), whole * chance.uniform(0.3, 0.8)]
+def begun(root: Path) -> set[str]:
+    """Return the stages that stand in the ledger of the run in `root`."""
+    rows = [row for path in root.glob("*/ledger.jsonl") for row in Journal(path).rows()]
+    return {str(row["stage"]) for row in rows}
+
+
+def wait_for(there: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    while process.poll() is None and not there():
+        time.sleep(0.02)
 
 
 def essence(row: dict[str, Any]) -> tuple[Any, ...]:
