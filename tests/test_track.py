@@ -411,7 +411,7 @@ def test_a_kill_loses_no_row_older_than_a_second(everything: bool, tmp_path: Pat
 
 
 def test_a_hosts_name_counts_as_a_word_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "vm")
-    assert names_this_host(b'{"host":"vm"}')
-    assert names_this_host(b"http://vm:80/")
-    assert not names_this_host(b'{"id":"a3vmq"}')
+    monkeypatch.setattr(socket, "gethostname", lambda: "ab")
+    assert names_this_host(b'{"host":"ab"}')
+    assert names_this_host(b"http://ab:80/")
+    assert not names_this_host(b'{"id":"a3abq"}')
