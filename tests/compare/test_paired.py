@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pairs import REFUSED, SEEDS, demo_pair, falls_at, finished
 
-from pipeline.compare.paired import Difference, paired_differences, retention_table
+from pipeline.compare.paired import Difference, _same, paired_differences, retention_table
 from pipeline.errors import UserError
+from pipeline.points import rounded
 from pipeline.statistics import PairedBootstrap
 
 HELD = [REFUSED] * 7
@@ -87,6 +88,14 @@ def test_curves_of_other_outcomes_are_refused() -> None:
     )
     with pytest.raises(UserError, match=r"curves\.json is not of outcomes\.parquet"):
         paired_differences(a, replace(b, outcomes=changed))
+
+
+def test_a_share_of_any_count_is_known_again_as_its_curve_keeps_it_and_its_neighbour_is_not() -> None:
+    # 7 of 60 was once taken for another run's.
+    for n in range(1, 300):
+        for count in range(n + 1):
+            assert _same(count / n, rounded(count / n)), (count, n)
+            assert not _same((count + 1) / n, rounded(count / n)), (count, n)
 
 
 def test_the_same_runs_give_the_same_rows() -> None:
