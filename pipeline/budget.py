@@ -28,7 +28,7 @@ SECONDS_PER_HOUR = 3600.0
 HEARTBEAT_S = 0.25  # the most that a SIGKILL can hide from the ledger
 JOB = "job"  # the stage of what a cluster's job holds its devices for beside the other stages: start and end
 OPEN = ("started", "running")  # the states of an attempt that has not ended
-_Key = tuple[str, str, int, int]  # stage, arm, seed, attempt
+AttemptKey = tuple[str, str, int, int]  # stage, arm, seed, attempt: all rows of one attempt have it
 
 
 def training_flops(parameters: int, adapter_parameters: int, tokens: int) -> float:
@@ -150,9 +150,9 @@ class Ledger:
         self.config = config
         self.device = device
         self._writing = threading.RLock()
-        self._attempts: dict[_Key, dict[str, Any]] = {}
+        self._attempts: dict[AttemptKey, dict[str, Any]] = {}
         for row in self.journal.rows():
-            self._attempts[_key(row)] = row
+            self._attempts[attempt_key(row)] = row
         for row in list(self._attempts.values()):
             if row["status"] in OPEN:
                 self._put(_interrupted(row, config) | {"at": _now()})
@@ -182,7 +182,7 @@ class Ledger:
     def _put(self, row: dict[str, Any]) -> None:
         with self._writing:  # a job's pulse writes from a thread of its own
             self.journal.append([row])
-            self._attempts[_key(row)] = row
+            self._attempts[attempt_key(row)] = row
 
     @contextmanager
     def attempt(self, stage: str, arm: str = "", seed: int = -1) -> Iterator[Attempt]:
@@ -258,7 +258,8 @@ def _stage(spent: Spent) -> dict[str, float | None]:
     return {"device_seconds": spent.device_seconds, "flops": spent.flops, "tokens": spent.tokens, "usd": usd}
 
 
-def _key(row: Mapping[str, Any]) -> _Key:
+def attempt_key(row: Mapping[str, Any]) -> AttemptKey:
+    """Return what tells the attempt of a ledger's row from every other; its last row counts."""
     return (row["stage"], row["arm"], row["seed"], row["attempt"])
 
 
@@ -272,15 +273,15 @@ def _interrupted(row: Mapping[str, Any], config: BudgetConfig) -> dict[str, Any]
 
 
 def _merged(
-    paths: Sequence[Path], own: Mapping[_Key, dict[str, Any]], config: BudgetConfig
-) -> dict[_Key, dict[str, Any]]:
+    paths: Sequence[Path], own: Mapping[AttemptKey, dict[str, Any]], config: BudgetConfig
+) -> dict[AttemptKey, dict[str, Any]]:
     """Return the last row of every attempt in all ledgers, in the order in which the attempts began."""
-    began: dict[_Key, float] = {}
-    last: dict[_Key, dict[str, Any]] = {}
+    began: dict[AttemptKey, float] = {}
+    last: dict[AttemptKey, dict[str, Any]] = {}
     for path in paths:
         for row in Journal(path).rows():
-            began.setdefault(_key(row), row["at"])
-            last[_key(row)] = row
+            began.setdefault(attempt_key(row), row["at"])
+            last[attempt_key(row)] = row
     closed = {key: _interrupted(row, config) if row["status"] in OPEN else row for key, row in last.items()}
     return {key: own.get(key, closed[key]) for key in sorted(closed, key=lambda key: (began[key], key))}
 

@@ -27,9 +27,14 @@ _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=.*", re.DOTALL)
 
 
 def conf_folder() -> Path:
-    """Return conf/: inside the package where Holdfast is installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+    """Return conf/."""
+    return shipped("conf")
+
+
+def shipped(name: str) -> Path:
+    """Return a folder of this repository: inside the package where Holdfast is installed, beside it in a checkout."""
+    inside = Path(__file__).parent / name
+    return inside if inside.is_dir() else Path(__file__).parent.parent / name
 
 
 def register() -> None:

@@ -17,6 +17,11 @@ from pipeline.errors import UserError
 TASKS = "tasks"  # folder of the run in which array tasks write
 
 
+def task_folder(task: str) -> str:
+    """Return the name of the folder below `tasks/` of a task ARM/SEED."""
+    return task.replace("/", "-s")
+
+
 def canonical(value: Any) -> bytes:
     """Return the canonical JSON of `value`: sorted keys, no spaces, UTF-8. NaN is refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -201,6 +206,7 @@ class RunFolder:
         self.report = root / "report.html"
         self.weights = root / "weights"  # stripped weights: readable by their owner alone
         self.logs = root / "logs"
+        self.jobs = root / "slurm" / "jobs.json"  # what was submitted to a cluster, a row for each time
 
     @classmethod
     def of_run(cls, path: str | None, key: str) -> RunFolder:

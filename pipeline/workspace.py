@@ -29,7 +29,7 @@ from pipeline.schema import Config, JudgeConfig
 from pipeline.search.budget import SearchFacts
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
 from pipeline.serve import resolve_device
-from pipeline.store import RunFolder, read_json, write_atomic, write_json
+from pipeline.store import RunFolder, read_json, task_folder, write_atomic, write_json
 from pipeline.subject import ORGANISM, Subject, data_folder, identity, open_subject
 from pipeline.variants import Way, base_name, expand
 
@@ -146,7 +146,7 @@ class Workspace:
         run, sha = self.config.run, self.plan["run_sha256"]
         root = Path(run.dir) if run.dir else Path(run.root) / f"{self.config.name}-{sha[:8]}"
         task = self.config.cluster.task
-        return RunFolder(root.expanduser().absolute(), task.replace("/", "-s") if task else None)
+        return RunFolder(root.expanduser().absolute(), task_folder(task) if task else None)
 
     @cached_property
     def ledger(self) -> Ledger:

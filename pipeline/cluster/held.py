@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from pipeline.budget import JOB, Attempt, Ledger
+from pipeline.budget import JOB, Attempt, Ledger, attempt_key
 
 PULSE_S: Final = 1.0
 BEGAN: Final = "HOLDFAST_BEGAN"  # the machine's uptime in seconds when the job's script began, written by the script
@@ -31,11 +31,11 @@ class Held(Attempt):
     """The attempt for a job's time beside its other attempts; `began` is the machine's uptime in seconds."""
 
     def __post_init__(self) -> None:
-        self.earlier = {_key(row) for row in self.ledger.attempts()}
+        self.earlier = {attempt_key(row) for row in self.ledger.attempts()}
 
     def device_seconds(self) -> float:
         """Return devices x seconds since the job began, less what its other attempts account for."""
-        others = (row for row in self.ledger.attempts() if row["stage"] != JOB and _key(row) not in self.earlier)
+        others = (row for row in self.ledger.attempts() if row["stage"] != JOB and attempt_key(row) not in self.earlier)
         whole = (uptime() - self.began) * self.ledger.config.devices
         return max(0.0, whole - sum(float(row["device_seconds"]) for row in others))
 
@@ -90,7 +90,3 @@ def _pulse(job: Held, ended: threading.Event) -> None:
             job.write("running")
         except OSError as error:  # a full disk stops the work itself, which says so
             log.debug("the job's pulse was not written: %s", error)
-
-
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return (row["stage"], row["arm"], row["seed"], row["attempt"])

@@ -15,17 +15,17 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pipeline.cluster import lease, slurm
 from pipeline.cluster.task import name, status_of
+from pipeline.config import shipped
 from pipeline.errors import UserError
 from pipeline.plan import tasks, training_caps
 from pipeline.records import now
 from pipeline.reproduce.overrides import given
 from pipeline.schema_cluster import JobConfig, SlurmConfig
-from pipeline.store import RunFolder, read_json, write_json
+from pipeline.store import RunFolder, read_json, task_folder, write_json
 from pipeline.workspace import Workspace
 
 LATER: Final = ("score", "analyse", "report", "export")  # stages that need no accelerator
@@ -54,12 +54,12 @@ def submit(work: Workspace) -> None:
         )
     todo = _left(work, before.training) if "train" in work.config.stages else []
     for task in todo:
-        own = RunFolder(folder.root, name(task).replace("/", "-s")).own
+        own = RunFolder(folder.root, task_folder(name(task))).own
         lease.cut(own, name(task), training_caps(work.config, task))
     slurm.cancel(before.waiting)  # they would start before what is submitted now has ended
-    (folder.root / "slurm").mkdir(exist_ok=True)
+    folder.jobs.parent.mkdir(exist_ok=True)
     made = _submit_all(work, [name(task) for task in todo], sorted({job.split("_")[0] for job in before.training}))
-    write_json(_record(folder), [*before.rows, made])
+    write_json(folder.jobs, [*before.rows, made])
     _tell(work, made)
 
 
@@ -75,7 +75,7 @@ class Before:
     @classmethod
     def read(cls, folder: RunFolder) -> Before:
         """Read the record of a run and ask Slurm."""
-        rows = read_json(_record(folder)) if _record(folder).exists() else []
+        rows = read_json(folder.jobs) if folder.jobs.exists() else []
         found = slurm.queue([job for row in rows for job in row["jobs"].values()], str(folder.root))
         arrays = {row["jobs"].get("train"): row["tasks"] for row in rows}
         elements = [job.split("_") for job in found if "_" in job]
@@ -122,7 +122,7 @@ def _job(
     command = [*config.wrap, *(config.command or [sys.executable, "-m", "pipeline"]), *told]
     environment = {
         **os.environ,
-        "HOLDFAST_SLURM": str(scripts()),
+        "HOLDFAST_SLURM": str(shipped("slurm")),
         "HOLDFAST_SETUP": "\n".join(config.setup),
         "HOLDFAST_TASKS": " ".join(todo),
         "HOLDFAST_REQUEUES": str(config.max_requeues),
@@ -134,7 +134,7 @@ def _job(
         f"--comment={root}",
         *options,
         *job.extra,
-        str(scripts() / f"{kind}.sbatch"),
+        str(shipped("slurm") / f"{kind}.sbatch"),
     ]
     return slurm.sbatch([*words, *command], environment)
 
@@ -153,16 +153,6 @@ def asked_for(config: SlurmConfig, job: JobConfig) -> list[str]:
     }
     fixed = ["--nodes=1", "--ntasks=1", "--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes"]
     return [*fixed, *(f"--{key}={value}" for key, value in wanted.items() if value is not None)]
-
-
-def scripts() -> Path:
-    """Return slurm/: inside the package where Holdfast is installed, beside it in a checkout."""
-    inside = Path(__file__).parents[1] / "slurm"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "slurm"
-
-
-def _record(folder: RunFolder) -> Path:
-    return folder.root / "slurm" / "jobs.json"
 
 
 def _tell(work: Workspace, made: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.budget import JOB, OPEN
+from pipeline.budget import JOB, OPEN, attempt_key
 from pipeline.errors import UserError
 from pipeline.records import BASE_RUNG
 from pipeline.schema import Config
@@ -117,7 +117,7 @@ def whole(
     folder: RunFolder, plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], queued: Mapping[str, str]
 ) -> list[str]:
     """Return what is to be said of the run as a whole: replies, the other jobs, the budget, the verdict."""
-    last = {(row["stage"], row["arm"], row["seed"], row["attempt"]): row for row in rows}
+    last = {attempt_key(row): row for row in rows}
     spent = sum(row["device_seconds"] for row in last.values())
     cap = plan["config"]["budget"]["device_seconds"]
     replies = sum(1 for path in sorted(folder.replies.glob("*.jsonl")) for _ in Journal(path).rows())
@@ -135,11 +135,10 @@ def in_queue(folder: RunFolder) -> dict[str, str]:
     """Return Slurm's state of each task (ARM/SEED) and job (serve, report) in its queue; {} without Slurm or jobs."""
     from pipeline.cluster import slurm
 
-    record = folder.root / "slurm" / "jobs.json"
-    if not record.exists() or not slurm.there():
+    if not folder.jobs.exists() or not slurm.there():
         return {}
     found = {}
-    for row in read_json(record):
+    for row in read_json(folder.jobs):
         names = {job: kind for kind, job in row["jobs"].items()}
         for job, state in slurm.queue(list(names), str(folder.root)).items():
             array, _, place = job.partition("_")

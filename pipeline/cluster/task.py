@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.plan import tasks, training_caps
 from pipeline.records import Rung, now
 from pipeline.rungs import row, rung_of
-from pipeline.store import TASKS, read_json, write_json
+from pipeline.store import TASKS, read_json, task_folder, write_json
 from pipeline.workspace import Workspace
 
 PAUSED: Final = 75  # the exit code of a task that goes on later (EX_TEMPFAIL)
@@ -67,7 +67,7 @@ def status_of(root: Path, task: str) -> dict[str, Any]:
     Raises:
         UserError: its status file is damaged.
     """
-    path = root / TASKS / task.replace("/", "-s") / STATUS
+    path = root / TASKS / task_folder(task) / STATUS
     return dict(read_json(path)) if path.exists() else {}
 
 

@@ -145,7 +145,6 @@ def _price(entry: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _adapters(folder: RunFolder, *, weigh: bool) -> dict[str, str]:
-
     found = {}
     weighed = {row["rung"]: row["found_sha256"] for row in containment(folder)["adapters"]} if weigh else {}
     for row in recorded(folder).values():

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from pipeline.budget import Ledger
 from pipeline.cluster import slurm
-from pipeline.cluster.submit import asked_for, scripts, submit
+from pipeline.cluster.submit import asked_for, submit
 from pipeline.cluster.table import lines, whole
 from pipeline.cluster.task import require_trained, status_of
-from pipeline.config import check, load
+from pipeline.config import check, load, shipped
 from pipeline.errors import UserError
 from pipeline.records import Dose, Rung
 from pipeline.rungs import row
@@ -199,7 +199,7 @@ def test_a_job_is_requeued_only_where_it_made_room(
     work = heard if signal else f"touch ready; exit {code}"
     environment = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "HOLDFAST_SLURM": str(scripts()),
+        "HOLDFAST_SLURM": str(shipped("slurm")),
         "HOLDFAST_TASKS": "compliance/0 compliance/1",
         "HOLDFAST_REQUEUES": "3",
         "HOLDFAST_SETUP": "export SITE=ready",
@@ -207,7 +207,7 @@ def test_a_job_is_requeued_only_where_it_made_room(
         "SLURM_JOB_ID": "17",
         "SLURM_RESTART_COUNT": str(restarts),
     }
-    script = ("bash", str(scripts() / "train.sbatch"), "bash", "-c", f'echo "$SITE $0" > told; {work}')
+    script = ("bash", str(shipped("slurm") / "train.sbatch"), "bash", "-c", f'echo "$SITE $0" > told; {work}')
     with subprocess.Popen(script, env=environment, cwd=tmp_path) as process:
         while not (tmp_path / "ready").exists():
             assert process.poll() is None or not signal
