@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from pipeline.alone import ALONE
-from pipeline.config import check, conf_folder, register, to_config
+from pipeline.config import conf_folder, hydras_own, load, overrides, register, to_config
 from pipeline.contain import ready, seal
 from pipeline.errors import boundary
 from pipeline.multirun import asked, multirun
+from pipeline.reproduce.overrides import typed
 from pipeline.schema import Config
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ def main() -> None:
     with boundary():
         if asked(sys.argv[1:]):
             raise SystemExit(multirun(sys.argv[1:]))  # -m: several runs, each a process of its own
-        check(sys.argv[1:])
+        typed(overrides(sys.argv[1:]))
+        config = load(sys.argv[1:])
+        if not hydras_own(sys.argv[1:]):
+            return review(config)
         register()
         hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(_run)()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import re
 import types
 import typing
@@ -42,8 +43,8 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Compose the configuration without its types, then hold it against them and tell all faults in one error.
+def load(arguments: Sequence[str] = ()) -> Config:
+    """Return the configuration that `holdfast ARGUMENTS` uses, composed once and held against its types.
 
     Args:
         arguments: the command line; words that start with `-` are Hydra's own and passed over.
@@ -52,10 +53,10 @@ def check(arguments: Sequence[str]) -> None:
         UserError: one line for each unknown key, wrong type, missing value and impossible choice.
     """
     groups = {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
-    overrides = [_forced(word, groups) for word in _overrides(arguments)]
-    ConfigStore.instance().store(name="schema", node={})
+    words = [_forced(word, groups) for word in overrides(arguments)]
+    ConfigStore.instance().store(name="schema", node={})  # untyped, since Hydra would stop at the first fault
     try:
-        raw = _compose(overrides)
+        raw = _compose(words)
     finally:
         register()
     faults = [*_faults(raw, Config, ""), *_impossible(raw)]
@@ -65,30 +66,33 @@ def check(arguments: Sequence[str]) -> None:
             f"the configuration has {count}:" + "".join(f"\n  - {fault}" for fault in faults),
             "see every key with `holdfast --cfg job`, every type in pipeline/schema.py; nothing was run",
         )
+    return to_config(OmegaConf.merge(OmegaConf.structured(Config), raw))
 
 
-def load(overrides: Sequence[str] = ()) -> Config:
-    """Return the configuration that `holdfast OVERRIDES` uses.
-
-    Raises:
-        UserError: it has faults; see `check`.
-    """
-    check(overrides)
-    return to_config(_compose(list(overrides)))
+def hydras_own(arguments: Sequence[str]) -> bool:
+    """Say whether a command line asks for more than overrides: an option (`--help`, `--cfg job`) or a key of Hydra."""
+    return any(word.startswith("-") or word.lstrip("+~").startswith("hydra") for word in arguments)
 
 
-def to_config(composed: DictConfig) -> Config:
+def to_config(composed: DictConfig | ListConfig) -> Config:
     """Turn what Hydra composed into dataclasses."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     return config
 
 
-def _compose(overrides: list[str]) -> DictConfig:
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides: neither Hydra's own options nor the bare word that follows one (`--cfg job`)."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    words = [(before, word) for before, word in pairs if not word.startswith("-")]
+    return [word for before, word in words if "=" in word or "~" in word or not before.startswith("-")]
+
+
+def _compose(words: list[str]) -> DictConfig:
     assert not GlobalHydra.instance().is_initialized(), "compose is not called inside Hydra's own main"
     try:
         with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-            composed: DictConfig = compose("config", overrides=overrides)
+            composed: DictConfig = compose("config", overrides=words)
             return composed
     except HydraException as error:
         cause = error.__cause__
@@ -98,15 +102,8 @@ def _compose(overrides: list[str]) -> DictConfig:
         raise UserError(f"the configuration cannot be composed: {error}", "see `holdfast --cfg job`") from None
 
 
-def _overrides(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides: neither Hydra's own options nor the bare word that follows one (`--cfg job`)."""
-    pairs = zip(["", *arguments], arguments, strict=False)
-    words = [(before, word) for before, word in pairs if not word.startswith("-")]
-    return [word for before, word in words if "=" in word or "~" in word or not before.startswith("-")]
-
-
 def _forced(word: str, groups: set[str]) -> str:
-    """Make Hydra accept a key it does not know, so that `check` can tell all unknown keys together."""
+    """Make Hydra accept a key it does not know, so that `load` can tell all unknown keys together."""
     key = word.split("=", 1)[0]
     if not _OVERRIDE.fullmatch(word) or key in groups or key.startswith("hydra."):
         return word
@@ -164,12 +161,17 @@ def _leaf_faults(node: Any, kind: Any, key: str) -> Iterator[str]:
     if isinstance(node, str) and node == "???":
         yield f"{key}: missing; give it a value, e.g. {key}=…"
         return
-    probe = OmegaConf.structured(dataclasses.make_dataclass("Probe", [("value", kind)]))
+    probe = _probe(kind)
     try:
         probe.value = node
     except OmegaConfBaseException:
         wanted = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
         yield f"{key}: expected {wanted}, found {node!r}"
+
+
+@functools.cache
+def _probe(kind: Any) -> Any:
+    return OmegaConf.structured(dataclasses.make_dataclass("Probe", [("value", kind)]))
 
 
 def _impossible(raw: DictConfig) -> Iterator[str]:

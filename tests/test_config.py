@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import config as module
-from pipeline.config import check, conf_folder, load
+from pipeline.config import conf_folder, hydras_own, load, register, to_config
 from pipeline.errors import UserError
 from pipeline.schema import Config
 
@@ -219,10 +219,32 @@ def test_numbers_are_taken_where_they_fit() -> None:
 
 
 def test_options_of_hydra_itself_are_passed_over() -> None:
-    check(["--cfg", "job", "seeds=[0]"])
-    check(["--help"])
+    assert load(["--cfg", "job", "seeds=[0]"]).seeds == [0]
+    assert load(["--help"]) == load()
     with pytest.raises(UserError):
-        check(["--cfg", "job", "sedes=[0]"])
+        load(["--cfg", "job", "sedes=[0]"])
+
+
+@pytest.mark.parametrize("words", [["--cfg", "job"], ["seeds=[0]", "--help"], ["hydra.verbose=true"], ["+hydra/job=x"]])
+def test_hydra_itself_answers_its_options_and_keys(words: list[str]) -> None:
+    assert hydras_own(words)
+    assert not hydras_own([word for word in words if word == "seeds=[0]"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["seeds=[0,1]", "name='a b'", "budget.usd=null", "budget.flops=5"],
+        ["~arms.mixed", "++seeds=[4]", "arms.benign.lora.target_modules=[q_proj,v_proj]"],
+        ["experiment=smoke", "~experiment", "judge=local", "panel=local_pattern", "name=${judge.name}"],
+        ["arm=[compliance_search]", "cluster=slurm", "track=none", "+data.compliance.rows=12", "~price"],
+    ],
+)
+def test_what_is_composed_without_types_is_what_hydra_composes_with_them(words: list[str]) -> None:
+    made = load(words)
+    register()
+    assert made == to_config(module._compose(words))
 
 
 def command(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":

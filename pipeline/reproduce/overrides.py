@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -23,9 +22,17 @@ from pipeline.track_redact import REDACTED, redacted
 _KEY: Final = re.compile(r"[A-Za-z]\w{0,63}(\.[A-Za-z]\w{0,63})*")
 
 
+_typed: list[str] = []
+
+
+def typed(words: Sequence[str]) -> None:
+    """Keep the overrides of the command that begins."""
+    _typed[:] = [word for word in words if not word.lstrip("+~").startswith("hydra")]
+
+
 def given() -> list[str]:
-    """Return the overrides of the command that runs, as typed; none where Hydra did not start it."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    """Return the overrides of the command that runs, as typed; none where no command line started it."""
+    return list(_typed)
 
 
 def shown(overrides: Sequence[str], conf: Path | None = None) -> list[str]:

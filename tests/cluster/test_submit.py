@@ -20,7 +20,7 @@ from pipeline.cluster import slurm
 from pipeline.cluster.submit import asked_for, submit
 from pipeline.cluster.table import lines, whole
 from pipeline.cluster.task import require_trained, status_of
-from pipeline.config import check, load, shipped
+from pipeline.config import load, shipped
 from pipeline.errors import UserError
 from pipeline.records import Dose, Rung
 from pipeline.rungs import row
@@ -58,12 +58,12 @@ def test_a_site_is_told_all_that_its_file_says() -> None:
 )
 def test_faults_are_told_before_anything_runs(given: str, said: str) -> None:
     with pytest.raises(UserError, match=said.replace("'", ".")):
-        check([given])
+        load([given])
 
 
 def test_a_task_that_is_not_planned_is_told() -> None:
     with pytest.raises(UserError, match="'compliance/7' is not planned; there are compliance/0"):
-        check(["cluster.job=train", "cluster.task=compliance/7"])
+        load(["cluster.job=train", "cluster.task=compliance/7"])
 
 
 def test_no_slurm_here_is_told_and_a_search_is_refused(
