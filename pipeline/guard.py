@@ -1,35 +1,44 @@
 """Runs a command and ends its whole process group when the parent goes away, however it goes.
 
 Started as `python guard.py COMMAND …` in a session of its own, with a pipe from the parent as standard input. The
-pipe's end, which also a SIGKILL of the parent brings about, ends the group: SIGTERM, then SIGKILL. Standard library
-only.
+pipe's end, which also a SIGKILL of the parent brings about, ends the group: SIGTERM, then SIGKILL. The sockets that
+vLLM's processes talk by lie in a folder that goes with the group: vLLM leaves them in /tmp. Standard library only.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 GRACE_S = 5.0
 POLL_S = 0.1
+SOCKETS = "VLLM_RPC_BASE_PATH"
 
 
 def main(command: list[str]) -> int:
     """Run `command` until it ends or standard input does; return its exit code (143 where it was ended)."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's own SIGTERM must not end the guard before the rest
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_signals)  # noqa: PLW1509
+    sockets = tempfile.mkdtemp(prefix="holdfast-")
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, SOCKETS: sockets},
+        preexec_fn=_default_signals,  # noqa: PLW1509
+    )
     while child.poll() is None:
         readable, _, _ = select.select([sys.stdin], [], [], POLL_S)
         if readable and not os.read(sys.stdin.fileno(), 1):
-            _end_group(child)
+            _end_group(child, sockets)
             return 143
     code = child.returncode
-    _end_group(child)
+    _end_group(child, sockets)
     return code
 
 
@@ -38,16 +47,18 @@ def _default_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _end_group(child: subprocess.Popen[bytes]) -> None:
+def _end_group(child: subprocess.Popen[bytes], sockets: str) -> None:
     """SIGTERM to the group; SIGKILL to what is left of it after `GRACE_S`, the guard included."""
     os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while time.monotonic() < deadline:
         child.poll()
         if not _others():
-            return
+            break
         time.sleep(0.02)
-    os.killpg(0, signal.SIGKILL)
+    shutil.rmtree(sockets, ignore_errors=True)
+    if _others():
+        os.killpg(0, signal.SIGKILL)
 
 
 def _others() -> bool:

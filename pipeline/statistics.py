@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from pipeline.records import Estimate
 
@@ -259,7 +259,7 @@ def _seed_spread(means: list[float], confidence: float) -> float:
 
 @cache
 def _student(degrees: int, confidence: float) -> float:
-    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
+    return float(special.stdtrit(degrees, 0.5 + confidence / 2))
 
 
 def _with_data(table: FloatArray) -> FloatArray:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from pipeline.records import Estimate
 
@@ -227,7 +227,7 @@ def restricted_mean(curve: Curve, seeds: int, horizon: float, confidence: float)
         left = math.fsum(a for a, corner in zip(areas, corners, strict=False) if corner >= step.dose)
         if step.dose < horizon and step.at_risk > step.collapsed:
             variance += left**2 * step.collapsed / (step.at_risk * (step.at_risk - step.collapsed))
-    half = float(stats.t.ppf(0.5 + confidence / 2, seeds - 1)) * math.sqrt(variance * seeds / (seeds - 1))
+    half = float(special.stdtrit(seeds - 1, 0.5 + confidence / 2)) * math.sqrt(variance * seeds / (seeds - 1))
     if variance == 0:
         # All alike: what share of seeds may yet be unlike them (Clopper-Pearson at 0 of n), at 0 or at the horizon.
         unlike = _clopper_pearson(0, seeds, confidence).high
@@ -247,7 +247,7 @@ def _exact(seeds: Sequence[SeedDose], confidence: float) -> tuple[float, float]:
     (1 - confidence) / 2. A censored seed is known to have passed its last dose, and to nothing else.
     """
     n, tail = len(seeds), (1 - confidence) / 2
-    enough = next((k for k in range(n + 1) if stats.binom.sf(k - 1, n, 0.5) <= tail), n + 1)
+    enough = next((k for k in range(n + 1) if special.bdtrc(k - 1, n, 0.5) <= tail), n + 1)
     if enough > n:
         return 0.0, math.inf
     passed = sorted((seed.after for seed in seeds), reverse=True)

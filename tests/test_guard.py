@@ -95,6 +95,27 @@ def test_what_the_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
     assert not alive(pid_in(tmp_path / "grandchild"))
 
 
+@pytest.mark.parametrize("stubborn", [False, True], ids=["willing", "stubborn"])
+def test_the_folder_of_the_childs_sockets_goes_with_it(tmp_path: Path, stubborn: bool) -> None:
+    code = f"import os; at = os.environ['{guard.SOCKETS}']; os.mknod(at + '/socket'); print(at, flush=True)\n"
+    process = subprocess.Popen(
+        [sys.executable, guard.__file__, sys.executable, "-c", code + (STUBBORN if stubborn else ""), tmp_path / "pid"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert folder.name.startswith("holdfast-")
+    if stubborn:
+        pid_in(tmp_path / "pid")
+        process.stdin.close()
+    process.wait(timeout=guard.GRACE_S + 10)
+    assert not folder.exists()
+
+
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     process = guarded(sys.executable, "-c", STUBBORN, str(tmp_path / "child"))
     child = pid_in(tmp_path / "child")

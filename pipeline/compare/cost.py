@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from pipeline.compare.runs import FinishedRun
 from pipeline.report.data import DOSE_UNITS
@@ -199,7 +199,7 @@ def _welch(one: FloatArray, other: FloatArray, confidence: float) -> float:
     if not total > 0:
         return 0.0
     free = total**2 / math.fsum(part**2 / degrees for part, degrees in parts)
-    return float(stats.t.ppf(0.5 + confidence / 2, free)) * math.sqrt(total)
+    return float(special.stdtrit(free, 0.5 + confidence / 2)) * math.sqrt(total)
 
 
 def units(comparable_time: bool) -> list[str]:
