@@ -39,7 +39,7 @@ def shipped(name: str) -> Path:
 
 
 def register() -> None:
-    """Make `schema` in conf/config.yaml stand for the types, so that Hydra checks every key."""
+    """Make `schema` in conf/config.yaml stand for the types, for what Hydra itself composes (`--cfg job`)."""
     ConfigStore.instance().store(name="schema", node=Config)
 
 
@@ -55,10 +55,7 @@ def load(arguments: Sequence[str] = ()) -> Config:
     groups = {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
     words = [_forced(word, groups) for word in overrides(arguments)]
     ConfigStore.instance().store(name="schema", node={})  # untyped, since Hydra would stop at the first fault
-    try:
-        raw = _compose(words)
-    finally:
-        register()
+    raw = _compose(words)
     faults = [*_faults(raw, Config, ""), *_impossible(raw)]
     if faults:
         count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
