@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline import asked
 from pipeline.analyse import collapses, curves, reply_counts, to_json
 from pipeline.config_review import PARTIES
 from pipeline.contain import containment
@@ -44,8 +45,9 @@ def analyse(work: Workspace) -> dict[str, Any]:
     found = collapses(points, work.config.review)
     write_json(work.folder.curves, to_json(points, found) | {"post_hoc": work.post_hoc})
     verdict = bench.verdict(points, found, post_hoc=work.post_hoc) | {"replies": reply_counts(outcomes)}
-    metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), work.rungs())]
-    verdict = infer(verdict, points, found, outcomes, work.rungs(), metrics, work.config.review)
+    metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), work.asked())]
+    verdict = infer(verdict, points, found, outcomes, work.asked(), metrics, work.config.review)
+    verdict["rungs"] = asked.summary(work.rungs(), work.folder)
     verdict["price"] = _price(work, verdict)
     verdict["search"] = chosen.search_summary(work.folder, verdict)
     verdict["sentence"] += chosen.sentence(verdict["search"])
@@ -69,7 +71,7 @@ class _Bench:
     def points(self, outcomes: pl.DataFrame, others: Sequence[CurvePoint] = ()) -> list[CurvePoint]:
         """Return the curves under one judge; `others` are another's, taken over where no judge takes part."""
         work = self.work
-        rungs, tasks = work.rungs(), work.inspect_tasks.values()
+        rungs, tasks = work.asked(), work.inspect_tasks.values()
         metrics = [(name, metric) for name, metric in work.metrics if not others or name in self.judged]
         kept = [point for point in others if point.eval not in self.judged]
         if not others:  # what Inspect tasks measured is the same whoever judges

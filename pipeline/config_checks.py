@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from evals import EVALS, RULES
 from evals.judges import JUDGES
 from pipeline.arms.ways import WAY_NAMES
+from pipeline.asked import RUNG_RULES
 from pipeline.config_cluster import cluster_faults
 from pipeline.config_contain import contain_faults
 from pipeline.config_gpu import gpu_faults
@@ -133,6 +134,8 @@ def _number_faults(raw: DictConfig) -> Iterator[str]:
         yield "review.canaries: must be 1 or more: without them nothing proves that the served adapter acts"
     if review.contamination not in ("refuse", "report"):
         yield f"review.contamination: {review.contamination!r} is unknown; use one of refuse, report"
+    if review.rungs not in RUNG_RULES:
+        yield f"review.rungs: {review.rungs!r} is unknown; use one of {', '.join(RUNG_RULES)}"
     if not 0 < review.near_copy <= 1:
         yield f"review.near_copy: {review.near_copy} must be above 0 and at most 1"
     for key in ("refusal_threshold", "capability_retention", "confidence"):

@@ -74,7 +74,7 @@ def examples(work: Workspace, outcomes: pl.DataFrame, verdict: Mapping[str, Any]
     """Return the examples of a run; replies that the run folder does not hold as text (Inspect tasks) are left out."""
     from pipeline.generate import read_replies
 
-    rungs = work.rungs()
+    rungs = work.asked()
     words = shown_rungs(rungs, verdict)
     samples: dict[str, dict[str, Sample]] = {
         spec.eval.name: {sample.id: sample for sample in spec.eval.samples()} for spec in work.specs

@@ -13,13 +13,14 @@ from pipeline.budget import JOB, Allowance, Attempt, Caps, caps
 from pipeline.cluster.lease import outstanding
 from pipeline.contain import contain, destroyed, require_replies
 from pipeline.errors import InstrumentError, UserError
-from pipeline.generate import Generator, matrix, missing, read_replies
+from pipeline.generate import Generator, read_replies
 from pipeline.inspectai.run import pending, run_tasks
 from pipeline.judging import EndpointJudge
 from pipeline.plan import tasks as planned_tasks
 from pipeline.progress import bar_for, left
 from pipeline.proof import Logprobs, Proof, check
 from pipeline.records import BASE_RUNG, Reply, Rung
+from pipeline.rounds import Rounds
 from pipeline.rungs import UNLOADED, ZERO_RUNG
 from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve import BASE_NAME, Server, served_logprobs
@@ -40,38 +41,36 @@ def generate(work: Workspace, tracker: Tracker) -> None:
         InstrumentError: the server failed, or an adapter that was served is not the one that was trained.
     """
     require_replies(work.folder)
-    rungs = work.rungs()
-    cells = matrix(rungs, work.specs, work.subject)
-    todo = missing(cells, work.folder, rungs)
+    rounds = Rounds(work)
+    rungs = rounds.rungs
     if destroyed(work.folder):
-        _require_measured(work, [*todo, *pending(work, rungs)])
+        _require_measured(work, [*rounds.todo(), *pending(work, rounds.asked())])
         return _contain(work, rungs)  # weights that came back, say from a backup
-    tasks = pending(work, rungs)  # Inspect's
-    unproved = [rung for rung in rungs if rung.id not in proofs(work)]
+    rounds.grow()
+    asked, todo = rounds.asked(), rounds.todo()
+    tasks = pending(work, asked)  # Inspect's
+    unproved = [rung for rung in asked if rung.id not in proofs(work)]
     if not todo and not tasks and not unproved and UNLOADED in proofs(work):
         return _contain(work, rungs)
     require_whole(work.folder, rungs)
-    live = LiveCurves(work, tracker, rungs, len(cells) // len(rungs))
+    live = LiveCurves(work, tracker, rungs, rounds.cells_a_rung)
     before = work.ledger.spent(STAGE)
     with work.ledger.attempt(STAGE) as attempt, _server(work, rungs) as server:
         allowance = Allowance(measuring_caps(work), attempt, before)
         attempt.beat(force=True)
-        _prove(work, server, rungs, attempt)
         generator = Generator(server, work.config.serve, work.subject, allowance, work.folder, rungs)
         with bar_for(work.console) as bar:
-            job = bar.add_task(
-                "generate",
-                total=len(cells),
-                completed=len(cells) - len(todo),
-                what=f"{len(rungs)} rungs",
-                left="",
-            )
+            job = bar.add_task("generate", total=0, what="", left="")
 
             def on_replies(replies: list[Reply]) -> None:
                 live.add(replies)
                 bar.update(job, advance=len(replies), left=left(work.config.budget, work.ledger))
 
-            complete = generator.run(todo, on_replies)
+            def on_round(asked: int, todo: int) -> None:
+                total = asked * rounds.cells_a_rung
+                bar.update(job, total=total, completed=total - todo, what=f"{asked} rungs")
+
+            complete = _ask(work, server, rounds, generator, on_round, on_replies)
         complete = complete and run_tasks(work, server, allowance, tasks, tracker)
         attempt.detail = "complete" if complete else "budget"
     if not complete:
@@ -79,6 +78,25 @@ def generate(work: Workspace, tracker: Tracker) -> None:
             "[yellow]The budget ended before every reply was generated; what is missing is reported as such."
         )
     _contain(work, rungs)
+
+
+def _ask(
+    work: Workspace,
+    server: Server,
+    rounds: Rounds,
+    generator: Generator,
+    on_round: Callable[[int, int], None],
+    on_replies: Callable[[list[Reply]], None],
+) -> bool:
+    """Prove and ask rung after rung, round after round; return False where the budget ended first."""
+    while True:
+        asked, todo = rounds.asked(), rounds.todo()
+        on_round(len(asked), len(todo))
+        _prove(work, server, asked, generator.allowance.attempt)
+        if not generator.run(todo, on_replies):
+            return False
+        if not rounds.grow():
+            return True
 
 
 def _contain(work: Workspace, rungs: Sequence[Rung]) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from evals.judges.llm_spec import LlmSpec
 from pipeline.arms.base import Task, rungs_of
+from pipeline.asked import ALL, most, rule_of
 from pipeline.budget import Caps, inference_flops, price, training_flops
 from pipeline.errors import UserError
 from pipeline.schema import ArmConfig, Config
@@ -231,7 +232,9 @@ def _estimate(
     planned = tasks(config)
     train_tokens = {f"{task.arm}/{task.seed}": _step_tokens(task.config, tables) * task.rungs[-1] for task in planned}
     train_flops = sum(training_flops(subject.parameters, 0, math.ceil(tokens)) for tokens in train_tokens.values())
-    rungs = 2 + sum(len(task.rungs) for task in planned)  # rung 0 and the zero-adapter control
+    rule = rule_of(asdict(config))
+    asked = [len(t.rungs) if rule == ALL else most(t.rungs, len(config.seeds)) for t in planned]
+    rungs = 2 + sum(asked)  # rung 0 and the zero-adapter control
     replies = {name: facts.rows * config.evals[base_name(name)].draws for name, facts in evals.items()}
     measured = sum(
         replies[name] * (facts.prompt_tokens + config.evals[base_name(name)].max_tokens)

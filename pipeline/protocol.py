@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.asked import AROUND, coarse, rule_of
 from pipeline.config_review import PARTIES
 from pipeline.errors import UserError
 from pipeline.inference.smallest import POWER
@@ -139,7 +140,14 @@ def _arms(plan: Mapping[str, Any]) -> list[str]:
         rows.append((name, arm["threat"], mix, how, "0, " + ", ".join(map(str, rungs))))
     seeds = ", ".join(map(str, config["seeds"]))
     head = ("arm", "who does this", "trains on", "how", "rungs (steps)")
-    return ["## Arms", "", *_table(head, rows), "", f"Seeds of each arm: {seeds}. Rung 0 is the untouched subject."]
+    said = f"Seeds of each arm: {seeds}. Rung 0 is the untouched subject."
+    closer = any(len(coarse(task["rungs"])) < len(task["rungs"]) for task in plan["tasks"])
+    if closer and rule_of(config) == AROUND:
+        said += (
+            " Rungs at powers of two and the last are asked for replies; of the others those around the collapse, "
+            "by halving, until none is left between the last rung before it and the rung of the collapse."
+        )
+    return ["## Arms", "", *_table(head, rows), "", said]
 
 
 def _evals(plan: Mapping[str, Any]) -> list[str]:

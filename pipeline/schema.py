@@ -170,6 +170,7 @@ class ReviewConfig:
     confidence: float = 0.95
     min_n: int = 50  # fewer prompts than this: inconclusive
     bootstrap: int = 2000  # resamples
+    rungs: str = "around_collapse"  # which saved rungs are asked for replies; or all: see pipeline/asked.py
     threat_model: str = MISSING
     canaries: int = 12  # training examples whose logits prove that the served adapter is the trained one
     contamination: str = "refuse"  # training prompts that are also measured: refuse to run, or report them

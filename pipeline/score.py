@@ -29,8 +29,8 @@ def score(work: Workspace) -> pl.DataFrame:
     require_replies(work.folder)
     scoring = scoring_of(work)
     with closing_judge(work.judge, work.console):
-        rows = list(_rows(work, work.specs))
-    rows += outcome_rows(work.folder, work.inspect_tasks.values(), work.rungs())
+        rows = list(outcomes_of(work, work.specs))
+    rows += outcome_rows(work.folder, work.inspect_tasks.values(), work.asked())
     table = pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(*_by(scoring))
     write_outcomes(work.folder.panel / scoring.file, table, scoring)
     write_outcomes(work.folder.outcomes, table, scoring)
@@ -41,7 +41,7 @@ def score(work: Workspace) -> pl.DataFrame:
         if other == scoring:
             continue
         with closing_judge(judge, work.console):
-            rows = list(_rows(work, work.specs_by(judge)))
+            rows = list(outcomes_of(work, work.specs_by(judge)))
         again = pl.DataFrame(rows, schema=SCHEMA, orient="row")
         write_outcomes(work.folder.panel / other.file, pl.concat([again, rest]).with_columns(*_by(other)), other)
     return table
@@ -72,10 +72,11 @@ def opened_reasoning(subject: Subject, tags: Sequence[str]) -> str:
     return next((tag for tag in (pair.split()[0] for pair in tags) if prompt.endswith(tag)), "")
 
 
-def _rows(work: Workspace, specs: Sequence[EvalSpec]) -> Iterator[dict[str, Any]]:
+def outcomes_of(work: Workspace, specs: Sequence[EvalSpec]) -> Iterator[dict[str, Any]]:
+    """Yield the row of `pipeline.outcomes` for every reply to some evals, rung by rung; the judge is not named yet."""
     tags = work.config.judge.reasoning
     prefix = opened_reasoning(work.subject, tags)
-    for rung in work.rungs():
+    for rung in work.asked():
         by_eval: dict[str, list[Reply]] = {}
         for reply in read_replies(work.folder, [rung]):
             by_eval.setdefault(reply.eval, []).append(reply)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from evals.base import EvalSpec, Judge, Metric, Sample
 from pipeline import contamination
+from pipeline.asked import asked_of
 from pipeline.benchmarks import make_eval, read_samples
 from pipeline.budget import Ledger
 from pipeline.data import Row, read_table, table_sha256
@@ -156,6 +157,10 @@ class Workspace:
     def rungs(self) -> list[Rung]:
         """Return rung 0, the controls and all rungs saved so far, in the plan's order."""
         return read_rungs(self.folder, self.ledger, [(task["arm"], task["seed"]) for task in self.plan["tasks"]])
+
+    def asked(self) -> list[Rung]:
+        """Return those of `rungs` whose replies are asked for so far: see `pipeline.asked`."""
+        return asked_of(self.rungs(), self.folder)
 
     def keep_plan(self) -> None:
         """Write `plan.json` and `protocol.md`, or hold the plan there against this one; it is never rewritten.

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.records import BASE_RUNG, Dose, Reply, Rung
+from pipeline.records import Dose, Reply, Rung
 from pipeline.rungs import UNLOADED, ZERO_RUNG, base_rung, row
 
 PROMPTS = 90
@@ -78,8 +78,9 @@ def finish(
 
     from pipeline.config import load
     from pipeline.contain import contain
-    from pipeline.generate import journal, matrix
+    from pipeline.generate import journal
     from pipeline.proof import Proof
+    from pipeline.rounds import Rounds
     from pipeline.store import Journal
     from pipeline.workspace import Workspace
 
@@ -111,14 +112,18 @@ def finish(
         proofs = [Proof(rung.id, "pass", 1e-6, float(rung.step), float(rung.step), 1e-3) for rung in rungs]
         proofs.append(Proof(UNLOADED, "ignored", 5.0, 1e-6, 5.0, 1e-3))
         Journal(folder.root / "proofs.jsonl").append(proof.as_dict() for proof in proofs)
-        by_id = {rung.id: rung for rung in rungs}
-        for cell in matrix(rungs, work.specs, work.subject):
-            rung = by_id[cell.rung]
-            words_said = said(rung if rung.id != ZERO_RUNG else by_id[BASE_RUNG], cell.eval, int(cell.sample) - 1)
-            reply = Reply(
-                cell.rung, cell.eval, cell.sample, cell.draw, cell.prompt_sha256, rung.sha256, words_said, "stop", 9, 9
-            )
-            journal(folder, rung.id).append([asdict(reply)])
+        rounds = Rounds(work)
+        rounds.grow()
+        while todo := rounds.todo():
+            for rung in rungs:
+                speaker = rung if rung.id != ZERO_RUNG else base
+                mine = [cell for cell in todo if cell.rung == rung.id]
+                texts = [said(speaker, cell.eval, int(cell.sample) - 1) for cell in mine]
+                journal(folder, rung.id).append(
+                    asdict(Reply(*cell.key, cell.prompt_sha256, rung.sha256, each, "stop", 9, 9))
+                    for cell, each in zip(mine, texts, strict=True)
+                )
+            rounds.grow()
         contain(folder, rungs, work.config.contain)
     return folder.root
 

@@ -86,7 +86,7 @@ def _parts(work: Workspace) -> Iterator[_Part]:
     names = named(list(panel))
     tables = {names[made]: table for made, table in panel.items()}
     samples = {spec.eval.name: {sample.id: sample for sample in spec.eval.samples()} for spec in work.specs}
-    for rung in work.rungs():
+    for rung in work.asked():
         by_eval: dict[str, list[Reply]] = {}
         for reply in read_replies(work.folder, [rung]):
             by_eval.setdefault(reply.eval, []).append(reply)

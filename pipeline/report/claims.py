@@ -189,6 +189,12 @@ def not_measured(run: ReportData) -> list[str]:
         for metric in run.metrics()
         if not any(has_value(point) for point in run.points if point.get("metric") == metric)
     ]
+    rungs = run.verdict.get("rungs") or {}
+    if rungs.get("not_asked"):
+        lines.append(
+            f"{quantity(rungs['asked'])} of {quantity(rungs['saved'])} saved rungs were asked: those at powers of two "
+            "and those around the collapse (review.rungs)"
+        )
     for task in run.plan.get("tasks") or []:
         lines += _missing_rungs(run, task)
     lines += _short_points(run)
@@ -218,7 +224,8 @@ def _missing_rungs(run: ReportData, task: Mapping[str, Any]) -> list[str]:
     """Say which planned rungs have no data: nothing at all, or, where the plan asks for refusal, no refusal."""
     arm, seed = str(task.get("arm")), task.get("seed")
     mine = [p for p in run.points if p.get("arm") == arm and p.get("seed") == seed and has_value(p)]
-    planned = [int(step) for step in task.get("rungs") or []]
+    passed = (run.verdict.get("rungs") or {}).get("not_asked", {}).get(arm, {}).get(str(seed), [])
+    planned = [int(step) for step in task.get("rungs") or [] if step not in passed]
     wanted = {"": {int(p["step"]) for p in mine}}
     refusal = run.metric("refusal")
     if any(p.get("metric") == refusal for p in run.points):
