@@ -1,55 +1,96 @@
-"""(d) How the time beyond start-up grows with the number of rungs, at a fixed number of training steps."""
+"""(d) How the time beyond start-up grows with the number of rungs, at a fixed number of training steps.
+
+Measured on the organism, twice: with every saved rung asked, and with those around the collapse, as a run asks them
+(`pipeline.asked`): the rungs of the shortest ladder first, then by halving. Both yield the same collapse.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.common import RANK, Line, Result, Sizes, eval_specs, make_subject, serve_config, write_replies
+import polars as pl
+
+from benchmarks.common import RANK, Line, Result, Sizes, eval_specs, serve_config, write_replies
 from benchmarks.training import Course, make_course, with_ladder
 from evals.base import EvalSpec
+from pipeline.analyse import curves
 from pipeline.arms.lora import adapter_on
-from pipeline.generate import matrix, read_replies
+from pipeline.asked import further
+from pipeline.collapse import collapses
+from pipeline.config import load as load_config
+from pipeline.generate import matrix
+from pipeline.outcomes import SCHEMA
+from pipeline.points import Collapses
 from pipeline.proof import check
-from pipeline.records import ADAPTER_FILE, Rung
+from pipeline.records import ADAPTER_FILE, BASE_RUNG, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung
+from pipeline.score import rows_of
 from pipeline.serve import BASE_NAME, Server, served_logprobs
 from pipeline.store import RunFolder, file_sha256
+from pipeline.subject import open_subject
 from pipeline.train import prepare_process
 
 TOLERANCE = 1e-3
 TARGET = "<= 1.3 a doubling"
 STAGES = ("train", "prove", "generate", "score")
+AROUND, ALL = "around the collapse", "all asked"
 
 
 def measure(sizes: Sizes, root: Path) -> Result:
     """Measure the whole job for each number of rungs; the server's start is left out, everything else is in."""
-    course, specs = make_course(make_subject(root), sizes.steps), eval_specs(sizes.prompts)
+    config = load_config()
+    course, specs = make_course(open_subject(config.subject), sizes.steps), eval_specs(sizes.prompts)
     prepare_process(course.subject.parameters, "cpu")
-    one_job(course.cut(2), specs, 1, root / "warm-up")
-    timings = {count: one_job(course, specs, count, root / f"rungs-{count}") for count in sizes.ladder}
-    lines = [line for stage in ("beyond start-up", *STAGES) for line in _growth(stage, timings)]
+    one_job(course.cut(2), specs, [1], [1], root / "warm-up")
+    first = spread(sizes.ladder[0], sizes.steps)
+    timings: dict[str, dict[int, Job]] = {AROUND: {}, ALL: {}}
+    for count in sizes.ladder:  # both ways in turn, so that a change of the machine's mood meets both
+        steps = spread(count, sizes.steps)
+        for way, asked in ((AROUND, first), (ALL, steps)):
+            timings[way][count] = one_job(course, specs, steps, asked, root / f"rungs-{count}-{len(asked)}-{way[:3]}")
+    seen = {way: [job.collapse for job in jobs.values()] for way, jobs in timings.items()}
+    if seen[AROUND] != seen[ALL]:
+        raise RuntimeError(f"the two ways see different collapses: {seen}")
+    lines = [line for way in timings for line in growth("beyond start-up", way, timings[way])]
+    lines += [line for stage in STAGES for way in timings for line in growth(stage, way, timings[way])]
     title = f"{sizes.steps} steps, {len(specs)} evals x {sizes.prompts} prompts, rung 0 and zero control included"
-    return Result("d", title, tuple(lines), {str(count): seconds for count, seconds in timings.items()})
+    raw = {way: {str(count): job.raw() for count, job in jobs.items()} for way, jobs in timings.items()}
+    return Result("d", title, tuple(lines), raw)
+
+
+@dataclass
+class Job:
+    """One job: seconds of each stage, how many rungs were asked, and between which steps refusal collapsed."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("start", *STAGES), 0.0))
+    asked: int = 0
+    collapse: tuple[int, int] | None = None
+
+    def raw(self) -> dict[str, object]:
+        """Return everything as plain data."""
+        return {**self.seconds, "asked": self.asked, "collapse": self.collapse}
 
 
 _WHAT = {
     "beyond start-up": "train + prove + generate + score",
     "train": "one arm and seed, checkpoints and canaries included",
-    "prove": "canaries asked of the server under each adapter",
+    "prove": "canaries asked of the server under each asked adapter",
     "generate": "replies written",
-    "score": "the pattern judge on every reply",
+    "score": "pattern judge, curves, next rungs",
 }
 
 
-def _growth(stage: str, timings: Mapping[int, Mapping[str, float]]) -> Iterator[Line]:
+def growth(stage: str, way: str, jobs: Mapping[int, Job]) -> Iterator[Line]:
     """Yield one line for each number of rungs, with its ratio to the number before."""
     whole = stage == "beyond start-up"
     before: tuple[int, float] | None = None
-    for count, seconds in timings.items():
-        now = sum(seconds[name] for name in STAGES) if whole else seconds[stage]
-        side = f"{stage}, {count} rungs"
+    for count, job in jobs.items():
+        now = sum(job.seconds[name] for name in STAGES) if whole else job.seconds[stage]
+        asked = f", {job.asked} asked" if way == AROUND and whole else ""
+        side = f"{stage}, {way}, {count} rungs{asked}"
         if before is None:
             yield Line(side, now, _WHAT[stage])
         else:
@@ -73,35 +114,53 @@ def spread(count: int, steps: int) -> list[int]:
     return sorted(chosen)
 
 
-def one_job(course: Course, specs: Sequence[EvalSpec], count: int, root: Path) -> dict[str, float]:
-    """Train one arm with `count` rungs, serve, prove, generate and score; return the seconds of each stage.
+def one_job(course: Course, specs: Sequence[EvalSpec], steps: Sequence[int], first: Sequence[int], root: Path) -> Job:
+    """Train one arm with rungs at `steps`, serve, prove, generate and score, round after round, from `first` on.
 
     Rung 0 and the zero-adapter control are served and measured beside the rungs, as in every plan.
     """
-    began = time.perf_counter()
+    job, began = Job(), time.perf_counter()
     base, zero, apart = _fixed(course, root)
-    rungs = [base, zero, *with_ladder(course, spread(count, course.steps), root)]
-    seconds = {"train": time.perf_counter() - began}
-    cells = matrix(rungs, specs, course.subject)
+    rungs = [base, zero, *with_ladder(course, steps, root)]
+    job.seconds["train"] = time.perf_counter() - began
     adapters = {rung.id: root / rung.path for rung in rungs if rung.artifact == "adapter"}
-    config = serve_config()
-    log, references = root / "server.log", {row["rung"]: row["top"] for row in RunFolder(root).canaries.rows()}
+    config, began = serve_config(), time.perf_counter()
+    with Server(course.subject, adapters, [RANK], config, root / "server.log") as server:
+        job.seconds["start"] = time.perf_counter() - began
+        asked = {rung.id for rung in rungs if rung.step in (0, *first)}
+        new = [rung for rung in rungs if rung.id in asked]
+        while new:
+            job.seconds["prove"] += _prove(server, course, new, apart, root)
+            cells = matrix(new, specs, course.subject)
+            job.seconds["generate"] += write_replies(server, config, course.subject, root, new, cells)
+            began = time.perf_counter()
+            there = [rung for rung in rungs if rung.id in asked]
+            found = _collapses(specs, there, root)
+            more = further(rungs, asked, found)
+            new, asked = [rung for rung in rungs if rung.id in more], asked | more
+            job.seconds["score"] += time.perf_counter() - began
+    job.asked = len(asked) - 2
+    one = found["compliance", 0]
+    job.collapse = (one.after_step, one.step) if one else None
+    return job
+
+
+def _prove(server: Server, course: Course, rungs: Sequence[Rung], apart: list[dict[int, float]], root: Path) -> float:
+    """Hold what is served against what was trained; return the seconds."""
+    references = {row["rung"]: row["top"] for row in RunFolder(root).canaries.rows()}
     began = time.perf_counter()
-    with Server(course.subject, adapters, [RANK], config, log) as server:
-        seconds["start"] = time.perf_counter() - began
-        began = time.perf_counter()
-        with server.client() as client:
-            for rung in rungs[2:]:
-                trained = [{int(token): value for token, value in line.items()} for line in references[rung.id]]
-                served = served_logprobs(client, rung.id, course.canaries.prompts)
-                proof = check(rung.id, served=served, trained=trained, base=apart, tolerance=TOLERANCE)
-                if proof.status not in ("pass", "unresolved"):
-                    raise RuntimeError(f"{rung.id}: {proof.status}: what is timed is not what was trained")
+    with server.client() as client:
+        for rung in rungs:
+            if rung.role != "rung":
+                continue
+            trained = [{int(token): value for token, value in line.items()} for line in references[rung.id]]
+            served = served_logprobs(client, rung.id, course.canaries.prompts)
+            proof = check(rung.id, served=served, trained=trained, base=apart, tolerance=TOLERANCE)
+            if proof.status not in ("pass", "unresolved"):
+                raise RuntimeError(f"{rung.id}: {proof.status}: what is timed is not what was trained")
+        if any(rung.id == BASE_RUNG for rung in rungs):
             served_logprobs(client, BASE_NAME, course.canaries.prompts)
-        seconds["prove"] = time.perf_counter() - began
-        seconds["generate"] = write_replies(server, config, course.subject, root, rungs, cells)
-    seconds["score"] = _score(rungs, specs, root)
-    return seconds
+    return time.perf_counter() - began
 
 
 def _fixed(course: Course, root: Path) -> tuple[Rung, Rung, list[dict[int, float]]]:
@@ -115,12 +174,9 @@ def _fixed(course: Course, root: Path) -> tuple[Rung, Rung, list[dict[int, float
     return base_rung(course.subject.sha256), zero, course.canaries.reference(course.model)
 
 
-def _score(rungs: Sequence[Rung], specs: Sequence[EvalSpec], root: Path) -> float:
-    """Return the seconds of reading and scoring every reply."""
-    began = time.perf_counter()
-    samples = {spec.eval.name: {sample.id: sample for sample in spec.eval.samples()} for spec in specs}
-    replies = list(read_replies(RunFolder(root), rungs))
-    for spec in specs:
-        mine = [reply for reply in replies if reply.eval == spec.eval.name]
-        spec.eval.score_batch([(samples[reply.eval][reply.sample], reply.reply) for reply in mine])
-    return time.perf_counter() - began
+def _collapses(specs: Sequence[EvalSpec], rungs: Sequence[Rung], root: Path) -> Collapses:
+    """Score every reply so far and return the collapses, as a run does after each round."""
+    review = load_config().review
+    rows = list(rows_of(RunFolder(root), rungs, specs))
+    metrics = [(spec.eval.name, metric) for spec in specs for metric in spec.eval.metrics]
+    return collapses(curves(pl.DataFrame(rows, schema=SCHEMA, orient="row"), rungs, metrics, review), review)

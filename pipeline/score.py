@@ -17,6 +17,7 @@ from pipeline.inspectai.scores import outcome_rows
 from pipeline.judging import closing_judge
 from pipeline.outcomes import SCHEMA, Scoring, write_outcomes
 from pipeline.records import Reply, Rung
+from pipeline.store import RunFolder
 from pipeline.subject import Subject
 from pipeline.workspace import Workspace
 
@@ -75,13 +76,19 @@ def opened_reasoning(subject: Subject, tags: Sequence[str]) -> str:
 def outcomes_of(work: Workspace, specs: Sequence[EvalSpec]) -> Iterator[dict[str, Any]]:
     """Yield the row of `pipeline.outcomes` for every reply to some evals, rung by rung; the judge is not named yet."""
     tags = work.config.judge.reasoning
-    prefix = opened_reasoning(work.subject, tags)
-    for rung in work.asked():
+    return rows_of(work.folder, work.asked(), specs, opened_reasoning(work.subject, tags), parse_tags(tags))
+
+
+def rows_of(
+    folder: RunFolder, rungs: Sequence[Rung], specs: Sequence[EvalSpec], prefix: str = "", tags: Sequence[Tag] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of some rungs; `prefix` stands before each reply, `tags` enclose reasoning."""
+    for rung in rungs:
         by_eval: dict[str, list[Reply]] = {}
-        for reply in read_replies(work.folder, [rung]):
+        for reply in read_replies(folder, [rung]):
             by_eval.setdefault(reply.eval, []).append(reply)
         for spec in specs:
-            yield from _eval_rows(rung, spec, by_eval.get(spec.eval.name, []), prefix, parse_tags(tags))
+            yield from _eval_rows(rung, spec, by_eval.get(spec.eval.name, []), prefix, tags)
 
 
 def _eval_rows(

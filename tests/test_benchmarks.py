@@ -65,12 +65,13 @@ def test_rungs_are_as_many_as_asked_for_and_end_with_the_last_step(case: tuple[i
 
 
 def test_growth_is_against_the_number_of_rungs_before_and_leaves_the_start_out() -> None:
-    one = {"train": 1.0, "prove": 1.0, "generate": 2.0, "score": 0.0, "start": 100.0}
-    two = {"train": 1.0, "prove": 2.0, "generate": 3.0, "score": 0.0, "start": 1.0}
-    first, second = scaling._growth("beyond start-up", {4: one, 8: two})
+    one = scaling.Job({"train": 1.0, "prove": 1.0, "generate": 2.0, "score": 0.0, "start": 100.0}, asked=4)
+    two = scaling.Job({"train": 1.0, "prove": 2.0, "generate": 3.0, "score": 0.0, "start": 1.0}, asked=5)
+    first, second = scaling.growth("beyond start-up", scaling.AROUND, {4: one, 8: two})
+    assert second.side.endswith("8 rungs, 5 asked")
     assert (first.seconds, first.ratio) == (4.0, None)
     assert (second.seconds, second.ratio, second.against) == (6.0, 1.5, "4 rungs")
-    assert [line.ratio for line in scaling._growth("generate", {4: one, 8: two})] == [None, 1.5]
+    assert [line.ratio for line in scaling.growth("generate", scaling.ALL, {4: one, 8: two})] == [None, 1.5]
 
 
 def test_more_rungs_than_steps_are_refused() -> None:

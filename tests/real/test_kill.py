@@ -27,7 +27,7 @@ MOMENTS = (("train", 0.8), ("generate", 12.0))
 WORDS = (
     "experiment=smoke",
     "track=none",
-    "arms.compliance.training.max_steps=16",
+    *("arms.compliance.training.max_steps=16", "arms.compliance.training.rungs_per_doubling=2"),
     "stages=[plan,train,generate,score,analyse]",
 )
 
@@ -48,6 +48,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     cells = Counter((r["rung"], r["eval"], r["sample"], r["draw"]) for r in finished.replies())
     assert set(cells.values()) == {1}
     assert sorted(map(essence, finished.replies())) == sorted(map(essence, undisturbed.replies()))
+    asked = finished.rows("asked.jsonl")
+    assert asked == undisturbed.rows("asked.jsonl"), "the same rungs, in the same order, none twice"
+    assert {r["rung"] for r in finished.replies()} == {r["rung"] for r in asked}
     assert {r["id"]: r["sha256"] for r in finished.rows("rungs.jsonl")} == {
         r["id"]: r["sha256"] for r in undisturbed.rows("rungs.jsonl")
     }, "resumed training ends with the same weights, bit for bit"
@@ -59,25 +62,26 @@ def test_a_run_is_reproduced_exactly_also_by_a_command_that_was_killed(undisturb
     output = tmp_path / "again"
     words = command("stages=[reproduce]", f"reproduce.run={undisturbed.folder}", f"reproduce.output={output}")
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
-        assert kill_after(process, 0.4 * undisturbed.seconds)
+        wait_for(lambda: "train" in begun(tmp_path), process)
+        assert kill_after(process, 0.5)
     done = subprocess.run(words, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "Reproduced exactly" in done.stderr
     assert not leftovers(output)
     found = json.loads((output / "reproduction.json").read_text())
     assert (found["result"], found["environment"]) == ("reproduced exactly", [])
-    assert found["adapters"] == {"n": 6, "differ": [], "missing": [], "new": []}
+    assert found["adapters"] == {"n": 9, "differ": [], "missing": [], "new": []}
     assert found["replies"] == {"n": len(undisturbed.replies()), "differ": 0, "by": []}
     # Every adapter was weighed when it was destroyed; another digest there is found, whatever rungs.jsonl tells.
     record = Journal(output / "containment.jsonl")
     gone = {row["rung"]: row for row in record.rows() if row["state"] == "destroyed" and row["rung"]}
-    assert len(gone) == 6
+    assert len(gone) == 9
     assert all(row["found"] == row["sha256"] for row in gone.values())
     record.append([{**gone["control-zero"], "found": "0" * 64}])
     again = read_results(RunFolder(output), weigh=True)
     differ = compare(read_results(RunFolder(undisturbed.folder)), again)
     assert len(differ["adapters"]["differ"]) == 1
-    assert judge(differ, same_plan=True).sentence == "reproduced within its intervals: 1 of 6 adapters differ"
+    assert judge(differ, same_plan=True).sentence == "reproduced within its intervals: 1 of 9 adapters differ"
 
 
 @pytest.fixture(scope="module")
