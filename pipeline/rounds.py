@@ -9,7 +9,7 @@ import polars as pl
 from pipeline.analyse import curves
 from pipeline.asked import asked_of, first, further, record, recorded, rule_of
 from pipeline.collapse import collapses
-from pipeline.generate import Cell, matrix, missing
+from pipeline.generate import Cell, matrix, missing, read_replies
 from pipeline.outcomes import SCHEMA
 from pipeline.points import Collapses
 from pipeline.records import Rung
@@ -43,6 +43,11 @@ class Rounds:
         asked = self.asked()
         ids = {rung.id for rung in asked}
         return missing([cell for cell in self._cells if cell.rung in ids], self.work.folder, asked)
+
+    def restore(self) -> None:
+        """Choose what has replies where the record was lost and nothing more can be asked: its weights are gone."""
+        if not recorded(self.work.folder):
+            record(self.work.folder, self.rungs, {reply.rung for reply in read_replies(self.work.folder, self.rungs)})
 
     def grow(self) -> bool:
         """Choose the first round, or the next where all that was asked is answered; say whether any rung is new."""

@@ -120,7 +120,8 @@ STEPS = ladder(16, 4)
 def close(tmp_path: Path, tiny_folder: Path) -> list[str]:
     """Two seeds with rungs at a fourth of a doubling."""
     closer = ("arms.compliance.training.max_steps=16", "arms.compliance.training.rungs_per_doubling=4", "seeds=[0,1]")
-    return [*words(tmp_path, tiny_folder), *closer]
+    few = [f"evals.{name}.table.limit=12" for name in ("refusal", "over_refusal", "capability")]
+    return [*words(tmp_path, tiny_folder), *closer, *few]
 
 
 def concluded(overrides: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any) -> str:
@@ -168,6 +169,19 @@ def test_what_was_chosen_is_chosen_again_where_the_record_was_lost(close: list[s
         while rounds.grow():
             assert not rounds.todo(), "every reply is there already"
         assert recorded(RunFolder(folder)) == before
+
+
+def test_a_lost_record_is_made_of_the_replies_where_the_weights_are_gone(
+    close: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = finish(close, steps=STEPS, said=collapse_at({0: 7, 1: 10}))
+    before = recorded(RunFolder(folder))
+    (folder / "asked.jsonl").unlink()
+    run_main([*close, "stages=[generate]"], monkeypatch, capfd)
+    assert recorded(RunFolder(folder)) == before
+    (folder / "replies" / "compliance-s0-00006.jsonl").unlink()
+    said = run_main([*close, "stages=[generate]"], monkeypatch, capfd, code=2).err
+    assert "replies or Inspect logs are missing" in said
 
 
 def test_the_report_and_the_protocol_say_which_rungs_were_asked(
