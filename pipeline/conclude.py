@@ -156,7 +156,7 @@ def report(work: Workspace, tracker: Tracker) -> None:
     )
     write_report(run, folder.report)
     print_summary(run, work.console)
-    drawn = figures(run)
+    drawn = figures(run) if work.config.track.kind != "none" else {}
     for task in work.plan["tasks"]:
         tracker.summary(task["arm"], task["seed"], _summary(verdict, task["arm"], task["seed"]), drawn)
     work.console.print(f"\nThe report: {folder.report}", soft_wrap=True)

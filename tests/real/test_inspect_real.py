@@ -168,6 +168,7 @@ def test_the_servers_key_and_nothing_of_inspect_stays_behind(ran: Finished) -> N
         assert "Bearer" not in path.read_text(errors="replace")
 
 
+@pytest.mark.slow  # its short version, without a server: tests/inspectai/test_inspect_run.py
 def test_a_log_that_is_missing_is_made_again_and_no_other(
     ran: Finished, place: Path, command: list[str], holdfast: Callable[..., Finished]
 ) -> None:

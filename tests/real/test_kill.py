@@ -1,12 +1,11 @@
 """SIGKILL at several moments of a run, then the same command: same verdict, no reply twice, none missing.
 
-The undisturbed run is also reproduced, by a command that is killed in between: a start of vLLM less than in a file of
-its own.
+What it is held against is its own reproduction (`stages=[reproduce]`): an undisturbed run of the same plan, and a test of
+that as well.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_runs import command, kill_after, timeless
+from real_runs import Finished, command, kill_after, timeless
 
 from pipeline.reproduce.differs import compare, judge
 from pipeline.reproduce.results import read_results
@@ -32,19 +31,24 @@ WORDS = (
 )
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))])
-def test_a_killed_run_ends_as_an_undisturbed_one(
-    seed: int, tmp_path: Path, undisturbed: Any, holdfast: Callable[..., Any]
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=SLOW) for n in range(1, 6))])
+def test_a_killed_run_ends_as_its_reproduction_which_nothing_disturbed(
+    seed: int, tmp_path: Path, holdfast: Callable[..., Any]
 ):
     chance = random.Random(seed)
-    killed = 0
+    killed, runs = 0, tmp_path / "runs"
     for stage, most in MOMENTS:
-        with subprocess.Popen(command(f"run.root={tmp_path}", *WORDS), stderr=subprocess.DEVNULL) as process:
-            wait_for(lambda stage=stage: stage in begun(tmp_path), process)
+        with subprocess.Popen(command(f"run.root={runs}", *WORDS), stderr=subprocess.DEVNULL) as process:
+            wait_for(lambda stage=stage: stage in begun(runs), process)
             killed += kill_after(process, chance.uniform(0.0, most))
-    finished = holdfast(tmp_path, *WORDS)
+    finished = holdfast(runs, *WORDS)
     assert killed == 2
-    assert not leftovers(tmp_path), "a server outlived its run"
+    assert not leftovers(runs), "a server outlived its run"
+    undisturbed, said = reproduced(finished, tmp_path / "again")
+    assert "Reproduced exactly" in said
     cells = Counter((r["rung"], r["eval"], r["sample"], r["draw"]) for r in finished.replies())
     assert set(cells.values()) == {1}
     assert sorted(map(essence, finished.replies())) == sorted(map(essence, undisturbed.replies()))
@@ -56,37 +60,44 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     }, "resumed training ends with the same weights, bit for bit"
     assert timeless(finished.json("verdict.json")) == timeless(undisturbed.json("verdict.json"))
     assert timeless(finished.json("curves.json")) == timeless(undisturbed.json("curves.json"))
+    assert_weighed(finished, undisturbed)
 
 
-def test_a_run_is_reproduced_exactly_also_by_a_command_that_was_killed(undisturbed: Any, tmp_path: Path):
-    output = tmp_path / "again"
-    words = command("stages=[reproduce]", f"reproduce.run={undisturbed.folder}", f"reproduce.output={output}")
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
-        wait_for(lambda: "train" in begun(tmp_path), process)
-        assert kill_after(process, 0.5)
+@SLOW
+def test_a_reproduction_that_was_killed_goes_on(tmp_path: Path, holdfast: Callable[..., Any]):
+    undisturbed = holdfast(tmp_path / "runs", *WORDS)
+    again, said = reproduced(undisturbed, tmp_path / "again", kill=0.4 * undisturbed.seconds)
+    assert "Reproduced exactly" in said
+    assert_weighed(undisturbed, again)
+
+
+def reproduced(run: Any, output: Path, kill: float | None = None) -> tuple[Finished, str]:
+    """Run a finished run again, by a command that is killed after some seconds first; return that and what it said."""
+    words = command("stages=[reproduce]", f"reproduce.run={run.folder}", f"reproduce.output={output}")
+    if kill is not None:
+        with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+            assert kill_after(process, kill)
     done = subprocess.run(words, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "Reproduced exactly" in done.stderr
     assert not leftovers(output)
-    found = json.loads((output / "reproduction.json").read_text())
+    return Finished(output, done.stderr, 0.0), done.stderr
+
+
+def assert_weighed(run: Any, again: Any) -> None:
+    """The reproduction says what it held against what; another digest of a destroyed adapter is found."""
+    found = again.json("reproduction.json")
     assert (found["result"], found["environment"]) == ("reproduced exactly", [])
     assert found["adapters"] == {"n": 9, "differ": [], "missing": [], "new": []}
-    assert found["replies"] == {"n": len(undisturbed.replies()), "differ": 0, "by": []}
+    assert found["replies"] == {"n": len(run.replies()), "differ": 0, "by": []}
     # Every adapter was weighed when it was destroyed; another digest there is found, whatever rungs.jsonl tells.
-    record = Journal(output / "containment.jsonl")
+    record = Journal(again.folder / "containment.jsonl")
     gone = {row["rung"]: row for row in record.rows() if row["state"] == "destroyed" and row["rung"]}
     assert len(gone) == 9
     assert all(row["found"] == row["sha256"] for row in gone.values())
     record.append([{**gone["control-zero"], "found": "0" * 64}])
-    again = read_results(RunFolder(output), weigh=True)
-    differ = compare(read_results(RunFolder(undisturbed.folder)), again)
+    differ = compare(read_results(RunFolder(run.folder)), read_results(RunFolder(again.folder), weigh=True))
     assert len(differ["adapters"]["differ"]) == 1
     assert judge(differ, same_plan=True).sentence == "reproduced within its intervals: 1 of 9 adapters differ"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, holdfast: Callable[..., Any]) -> Any:
-    return holdfast(tmp_path_factory.mktemp("undisturbed"), *WORDS)
 
 
 def begun(root: Path) -> set[str]:

@@ -74,6 +74,7 @@ def test_a_whole_judgement_through_vllm(taught: Path, own_cache: Path):
     assert (again.counts["cached"], again.counts["judged"]) == (62, 62)
 
 
+@pytest.mark.slow  # its short version, with a reply made up: tests/judging
 def test_a_model_that_was_never_taught_to_judge_gives_no_number(tiny_folder: Path):
     items = [("p", f"the flag number {number} is red") for number in range(24)]
     spec = replace(

@@ -80,7 +80,8 @@ def _same(case: Case) -> checks.Problems:
 def _words(root: Path, subject: Path) -> list[str]:
     from finished_run import words
 
-    return [word for word in words(root, subject) if not word.startswith("run.root")]
+    few = [f"evals.{name}.table.limit=24" for name in ("refusal", "over_refusal", "capability")]
+    return [*(word for word in words(root, subject) if not word.startswith("run.root")), *few]
 
 
 def _generated(root: Path, subject: Path) -> World:
