@@ -1,7 +1,7 @@
 """SIGKILL at several moments of a run, then the same command: same verdict, no reply twice, none missing.
 
-What it is held against is its own reproduction (`stages=[reproduce]`): an undisturbed run of the same plan, and a test of
-that as well.
+What it is held against is its own reproduction (`stages=[reproduce]`): an undisturbed run of the same plan, and a test
+of that as well.
 """
 
 from __future__ import annotations
