@@ -18,15 +18,15 @@ from benchmarks.training import Course, make_course, with_ladder
 from evals.base import EvalSpec
 from pipeline.analyse import curves
 from pipeline.arms.lora import adapter_on
-from pipeline.asked import further
+from pipeline.asked import Brackets, brackets, further
 from pipeline.collapse import collapses
 from pipeline.config import load as load_config
 from pipeline.generate import matrix
 from pipeline.outcomes import SCHEMA
-from pipeline.points import Collapses
 from pipeline.proof import check
 from pipeline.records import ADAPTER_FILE, BASE_RUNG, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung
+from pipeline.schema import ReviewConfig
 from pipeline.score import rows_of
 from pipeline.serve import BASE_NAME, Server, served_logprobs
 from pipeline.store import RunFolder, file_sha256
@@ -124,7 +124,8 @@ def one_job(course: Course, specs: Sequence[EvalSpec], steps: Sequence[int], fir
     rungs = [base, zero, *with_ladder(course, steps, root)]
     job.seconds["train"] = time.perf_counter() - began
     adapters = {rung.id: root / rung.path for rung in rungs if rung.artifact == "adapter"}
-    config, began = serve_config(), time.perf_counter()
+    config, review = serve_config(), load_config().review
+    began = time.perf_counter()
     with Server(course.subject, adapters, [RANK], config, root / "server.log") as server:
         job.seconds["start"] = time.perf_counter() - began
         asked = {rung.id for rung in rungs if rung.step in (0, *first)}
@@ -135,13 +136,11 @@ def one_job(course: Course, specs: Sequence[EvalSpec], steps: Sequence[int], fir
             job.seconds["generate"] += write_replies(server, config, course.subject, root, new, cells)
             began = time.perf_counter()
             there = [rung for rung in rungs if rung.id in asked]
-            found = _collapses(specs, there, root)
+            found, job.collapse = _scored(specs, there, root, review)
             more = further(rungs, asked, found)
             new, asked = [rung for rung in rungs if rung.id in more], asked | more
             job.seconds["score"] += time.perf_counter() - began
     job.asked = len(asked) - 2
-    one = found["compliance", 0]
-    job.collapse = (one.after_step, one.step) if one else None
     return job
 
 
@@ -174,9 +173,13 @@ def _fixed(course: Course, root: Path) -> tuple[Rung, Rung, list[dict[int, float
     return base_rung(course.subject.sha256), zero, course.canaries.reference(course.model)
 
 
-def _collapses(specs: Sequence[EvalSpec], rungs: Sequence[Rung], root: Path) -> Collapses:
-    """Score every reply so far and return the collapses, as a run does after each round."""
-    review = load_config().review
+def _scored(
+    specs: Sequence[EvalSpec], rungs: Sequence[Rung], root: Path, review: ReviewConfig
+) -> tuple[Brackets, tuple[int, int] | None]:
+    """Score every reply so far, as a run does after each round; return where to ask on, and the collapse."""
     rows = list(rows_of(RunFolder(root), rungs, specs))
     metrics = [(spec.eval.name, metric) for spec in specs for metric in spec.eval.metrics]
-    return collapses(curves(pl.DataFrame(rows, schema=SCHEMA, orient="row"), rungs, metrics, review), review)
+    points = curves(pl.DataFrame(rows, schema=SCHEMA, orient="row"), rungs, metrics, review)
+    found = collapses(points, review)
+    one = found["compliance", 0]
+    return brackets(points, found, review), (one.after_step, one.step) if one else None

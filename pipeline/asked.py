@@ -1,12 +1,14 @@
-"""Which of the saved rungs are asked for replies: first the coarse ones, then those around the collapse.
+"""Which of the saved rungs are asked for replies: first the coarse ones, then those where refusal falls. Pure.
 
-Saving a rung costs a file, asking it every prompt of every eval. A price needs close rungs only where refusal
-collapses. So the rungs at powers of two and the last of each ladder are asked first; then, arm by arm and for all its
-seeds alike, the middle one of those between the last rung before a collapse and the rung of the collapse, until none
-is left between them: each doubling of `rungs_per_doubling` costs one rung more. Where refusal falls, rises and falls
-again between two rungs that were asked, the first fall is not seen, as with rungs at powers of two alone.
+Saving a rung costs a file, asking it every prompt of every eval. A price needs close rungs only where refusal falls.
+So the rungs at powers of two and the last of each ladder are asked first; then, arm by arm and for all its seeds alike,
+the middle one of those between the last rung before refusal falls (or collapses) and that rung, until none is left
+between them: each doubling of `rungs_per_doubling` costs one rung more. Where refusal falls and rises again between two
+rungs that were asked, that is not seen, as with rungs at powers of two alone. Corrections for many looks count the
+rungs that were asked; that some were chosen by looking is not corrected for.
 
-Judge and thresholds are those of the command that generates. `asked.jsonl` keeps what was chosen.
+What is asked next follows from the replies that are there, so nothing is recorded: after a kill the same rungs are
+chosen. Judge and thresholds are those of the command that generates.
 """
 
 from __future__ import annotations
@@ -16,22 +18,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.inspectai import KIND as INSPECT
-from pipeline.points import Collapses
+from pipeline.points import Collapses, CurvePoint
 from pipeline.records import Rung
-from pipeline.store import Journal, RunFolder
+from pipeline.schema import ReviewConfig
 
 AROUND, ALL = "around_collapse", "all"
 RUNG_RULES: Final = (AROUND, ALL)
+Key = tuple[str, int | None]  # arm, seed (None: pooled)
+Brackets = Mapping[Key, Collection[tuple[int, int]]]  # the steps between which refusal falls
 
 
 def rule_of(config: Mapping[str, Any]) -> str:
-    """Return the rule that a resolved configuration goes by.
+    """Return the rule that a resolved configuration goes by; one of an earlier Holdfast, which names none, asked all.
 
     A judge behind an endpoint is asked once, when the server of the subject is gone, and an Inspect task is scored by
     Inspect: what they say is not known in time, so every rung is asked.
     """
     late = config["judge"]["kind"] == "llm" or any(one["kind"] == INSPECT for one in config["evals"].values())
-    return ALL if late else str(config["review"].get("rungs", ALL))  # a plan of an earlier Holdfast names none
+    return ALL if late else str(config["review"].get("rungs", ALL))
 
 
 def coarse(steps: Iterable[int]) -> list[int]:
@@ -44,34 +48,61 @@ def coarse(steps: Iterable[int]) -> list[int]:
     return [step for step in ladder if step & (step - 1) == 0 or step == ladder[-1]]
 
 
-def first(rungs: Sequence[Rung], rule: str = AROUND) -> set[str]:
-    """Return the ids of the rungs that are asked whatever they say: rung 0, the controls, each ladder's coarse ones."""
-    chosen = {rung.id for rung in rungs if rung.role != "rung" or rule == ALL}
-    ladders: dict[tuple[str, int], list[Rung]] = {}
+def asked_of(rungs: Sequence[Rung], rule: str, answered: Collection[str] = ()) -> set[str]:
+    """Return the ids of the rungs that are asked: rung 0, the controls, the coarse ones, and what has replies.
+
+    All seeds of an arm are asked at the same steps, so that what is pooled over seeds is pooled over all of them.
+
+    Args:
+        rungs: every saved rung.
+        rule: `around_collapse` or `all`.
+        answered: ids of rungs that have a reply already.
+    """
+    ladders: dict[Key, list[int]] = {}
     for rung in rungs:
         if rung.role == "rung":
-            ladders.setdefault((rung.arm, rung.seed), []).append(rung)
-    for ladder in ladders.values():
-        steps = coarse(rung.step for rung in ladder)
-        chosen |= {rung.id for rung in ladder if rung.step in steps}
-    return chosen
+            ladders.setdefault((rung.arm, rung.seed), []).append(rung.step)
+    steps = {(arm, step) for (arm, _), ladder in ladders.items() for step in coarse(ladder)}
+    steps |= {(rung.arm, rung.step) for rung in rungs if rung.id in answered}
+    return {rung.id for rung in rungs if rung.role != "rung" or rule == ALL or (rung.arm, rung.step) in steps}
 
 
-def further(rungs: Sequence[Rung], asked: Collection[str], found: Collapses) -> set[str]:
-    """Return the ids of the rungs to ask next: of each arm the middle ones within its collapses' brackets.
+def brackets(points: Sequence[CurvePoint], found: Collapses, review: ReviewConfig) -> Brackets:
+    """Return between which asked steps refusal first falls to the threshold, and where it collapses, if not there.
+
+    A fall at which ability is lost is no collapse, but a rung before it may be one.
+    """
+    places: dict[Key, set[tuple[int, int]]] = {
+        key: {(one.after_step, one.step)} for key, one in found.items() if one is not None
+    }
+    refusal: dict[Key, dict[int, list[float]]] = {}
+    for point in points:
+        if point.role == "refusal" and not point.kind and point.estimate.n:
+            refusal.setdefault((point.arm, point.seed), {}).setdefault(point.step, []).append(point.estimate.value)
+    for key, by_step in refusal.items():
+        steps = sorted(by_step)
+        fallen = [min(by_step[step]) <= review.refusal_threshold for step in steps]
+        if True in fallen[1:] and not fallen[0]:
+            place = fallen.index(True)
+            places.setdefault(key, set()).add((steps[place - 1], steps[place]))
+    return places
+
+
+def further(rungs: Sequence[Rung], asked: Collection[str], found: Brackets) -> set[str]:
+    """Return the ids of the rungs to ask next: of each arm the middle ones within its brackets.
 
     Args:
         rungs: every saved rung.
         asked: the ids of those whose replies are there.
-        found: the collapses that their replies show, of each seed and of the pooled curve.
+        found: what `brackets` makes of their replies, for each seed and for the pooled curve.
     """
     chosen = set()
     for arm in {rung.arm for rung in rungs if rung.role == "rung"}:
         mine = [rung for rung in rungs if rung.arm == arm and rung.role == "rung"]
         open_steps = sorted({rung.step for rung in mine if rung.id not in asked})
         middles = set()
-        for collapse in (one for (name, _), one in found.items() if name == arm and one is not None):
-            between = [step for step in open_steps if collapse.after_step < step < collapse.step]
+        for low, high in (place for (name, _), places in found.items() if name == arm for place in places):
+            between = [step for step in open_steps if low < step < high]
             if between:
                 middles.add(between[len(between) // 2])
         chosen |= {rung.id for rung in mine if rung.step in middles and rung.id not in asked}
@@ -81,47 +112,24 @@ def further(rungs: Sequence[Rung], asked: Collection[str], found: Collapses) -> 
 def most(steps: Sequence[int], seeds: int) -> int:
     """Return how many rungs of a ladder are asked at most, for the plan's estimate.
 
-    Each seed and the pooled curve may collapse between other rungs; halving n open rungs takes `n.bit_length()`.
+    Each seed and the pooled curve may fall between other rungs, and collapse between others again; halving n open
+    rungs takes `n.bit_length()`.
 
-    >>> most([1, 2, 3, 4, 5, 6, 7, 8], seeds=1)  # 1, 2, 4, 8 and two brackets of at most two rungs
+    >>> most([1, 2, 3, 4, 5, 6, 7, 8], seeds=1)
     8
     >>> most([1, 2, 4, 8], seeds=3)
     4
     """
     base = coarse(steps)
     gaps = [sum(low < step < high for step in steps) for low, high in itertools.pairwise([0, *base])]
-    return min(len(steps), len(base) + (seeds + 1) * max(gaps, default=0).bit_length())
+    return min(len(steps), len(base) + 2 * (seeds + 1) * max(gaps, default=0).bit_length())
 
 
-def journal(folder: RunFolder) -> Journal:
-    """Return the record of the chosen rungs, one row each, written only where some saved rung is not asked."""
-    return Journal(folder.root / "asked.jsonl", made_again=True)
-
-
-def recorded(folder: RunFolder) -> set[str]:
-    """Return the ids of the rungs that were chosen so far; empty where nothing had to be chosen."""
-    return {str(row["rung"]) for row in journal(folder).rows()}
-
-
-def asked_of(rungs: Sequence[Rung], folder: RunFolder) -> list[Rung]:
-    """Return those of the rungs that were chosen, in their order; all of them where nothing had to be chosen."""
-    chosen = recorded(folder)
-    return [rung for rung in rungs if not chosen or rung.id in chosen]
-
-
-def record(folder: RunFolder, rungs: Sequence[Rung], chosen: Collection[str]) -> None:
-    """Add to the record what is new; where all rungs are asked from the start, there is none."""
-    there = recorded(folder)
-    if there or len(chosen) < len(rungs):
-        journal(folder).append({"rung": rung.id} for rung in rungs if rung.id in chosen and rung.id not in there)
-
-
-def summary(rungs: Sequence[Rung], folder: RunFolder) -> dict[str, Any]:
+def summary(rungs: Sequence[Rung], asked: Collection[str]) -> dict[str, Any]:
     """Return what the verdict says of it: rungs saved and asked, and by arm and seed the steps that were not asked."""
-    asked = {rung.id for rung in asked_of(rungs, folder)}
     passed: dict[str, dict[str, list[int]]] = {}
-    for rung in rungs:
-        if rung.role == "rung" and rung.id not in asked:
+    ladder = [rung for rung in rungs if rung.role == "rung"]
+    for rung in ladder:
+        if rung.id not in asked:
             passed.setdefault(rung.arm, {}).setdefault(str(rung.seed), []).append(rung.step)
-    ladder = [rung.id for rung in rungs if rung.role == "rung"]
-    return {"saved": len(ladder), "asked": len(asked & set(ladder)), "not_asked": passed}
+    return {"saved": len(ladder), "asked": sum(rung.id in asked for rung in ladder), "not_asked": passed}

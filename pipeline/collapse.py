@@ -87,7 +87,7 @@ def _first_collapse(mine: Sequence[CurvePoint], name: str, review: ReviewConfig)
         complete = all(p.seeds == seeds for p in (refusal, *capability))
         sure = refuses and complete and surely_collapsed(refusal, capability, review)
         confident = step if confident is None and sure else confident
-        before = step
+        before = step if all(p.estimate.n for p in (refusal, *capability)) else before
     if first is None:
         return None
     row = steps[first[0]]

@@ -53,17 +53,61 @@ def load(arguments: Sequence[str] = ()) -> Config:
         UserError: one line for each unknown key, wrong type, missing value and impossible choice.
     """
     groups = {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
-    words = [_forced(word, groups) for word in overrides(arguments)]
+    words = overrides(arguments)
+    forced = {word: _forced(word, groups) for word in words}
     ConfigStore.instance().store(name="schema", node={})  # untyped, since Hydra would stop at the first fault
-    raw = _compose(words)
-    faults = [*_faults(raw, Config, ""), *_impossible(raw)]
-    if faults:
-        count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
-        raise UserError(
-            f"the configuration has {count}:" + "".join(f"\n  - {fault}" for fault in faults),
-            "see every key with `holdfast --cfg job`, every type in pipeline/schema.py; nothing was run",
-        )
-    return to_config(OmegaConf.merge(OmegaConf.structured(Config), raw))
+    raw = _compose(list(forced.values()))
+    try:
+        OmegaConf.resolve(raw)
+        faults = [*_faults(raw, Config, ""), *_impossible(raw)]
+        if faults:
+            raise _all_told(faults)
+        keys = [word.partition("=")[0] for word in words if word != forced[word]]
+        if any(word.startswith("~") for word in words) or any(made_by(raw, Config, key, keys) for key in keys):
+            register()
+            return to_config(_compose(words))  # Hydra says whether such a key may be made, or left out
+        return to_config(OmegaConf.merge(OmegaConf.structured(Config), raw))
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be composed: {error}", "see `holdfast --cfg job`") from None
+
+
+def made_by(raw: DictConfig, kind: Any, key: str, keys: Sequence[str]) -> bool:
+    """Say whether an entry of a dictionary, on the way to `key`, holds nothing but what `keys` gave.
+
+    No file named such an entry: it may be a name that was mistyped, which Hydra knows and the types do not.
+    """
+    parts = key.split(".")
+    for place, part in enumerate(parts, start=1):
+        kind = next((a for a in typing.get_args(kind) if a is not type(None)), kind) if _optional(kind) else kind
+        if dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind).get(part, Any)
+        elif typing.get_origin(kind) is dict:
+            entry = ".".join(parts[:place])
+            if all(any(f"{leaf}.".startswith(f"{one}.") for one in keys) for leaf in _leaves(raw, entry)):
+                return True
+            kind = typing.get_args(kind)[1]
+        else:
+            break
+    return False
+
+
+def _leaves(raw: DictConfig, key: str) -> list[str]:
+    node = OmegaConf.select(raw, key)
+    if not isinstance(node, DictConfig) or not node:
+        return [key]
+    return [leaf for name in map(str, node) for leaf in _leaves(raw, f"{key}.{name}")]
+
+
+def _optional(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def _all_told(faults: Sequence[str]) -> UserError:
+    count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
+    return UserError(
+        f"the configuration has {count}:" + "".join(f"\n  - {fault}" for fault in faults),
+        "see every key with `holdfast --cfg job`, every type in pipeline/schema.py; nothing was run",
+    )
 
 
 def hydras_own(arguments: Sequence[str]) -> bool:
@@ -110,7 +154,7 @@ def _forced(word: str, groups: set[str]) -> str:
 def _faults(node: Any, kind: Any, key: str) -> Iterator[str]:
     """Yield what is wrong with `node`, which should be of type `kind`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
+    if _optional(kind):
         if node is None:
             return
         yield from _faults(node, next(a for a in arguments if a is not type(None)), key)

@@ -19,17 +19,20 @@ import time
 GRACE_S = 5.0
 POLL_S = 0.1
 SOCKETS = "VLLM_RPC_BASE_PATH"
+LONGEST = 107  # bytes of a socket's path (unix(7))
+NAME = 40  # of a socket: a slash, a UUID and a little more
 
 
 def main(command: list[str]) -> int:
     """Run `command` until it ends or standard input does; return its exit code (143 where it was ended)."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's own SIGTERM must not end the guard before the rest
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sockets = tempfile.mkdtemp(prefix="holdfast-")
+    sockets = tempfile.mkdtemp(prefix="hf-", dir=os.environ.get(SOCKETS))
+    fits = len(sockets) + NAME <= LONGEST  # else they lie where vLLM puts them
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, SOCKETS: sockets},
+        env={**os.environ, **({SOCKETS: sockets} if fits else {})},
         preexec_fn=_default_signals,  # noqa: PLW1509
     )
     while child.poll() is None:

@@ -44,7 +44,6 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     rounds = Rounds(work)
     rungs = rounds.rungs
     if destroyed(work.folder):
-        rounds.restore()
         _require_measured(work, [*rounds.todo(), *pending(work, rounds.asked())])
         return _contain(work, rungs)  # weights that came back, say from a backup
     rounds.grow()

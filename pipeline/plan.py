@@ -178,7 +178,7 @@ def digested_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     for group in ("data", "evals"):  # the rows' digest stands for them, wherever they lie
         kept[group] = {name: _without_path(table) for name, table in resolved[group].items()}
     kept["judge"] = _judge_options(resolved["judge"])
-    kept["review"] = {key: value for key, value in resolved["review"].items() if key not in _NOT_DIGESTED_REVIEW}
+    kept["review"] = _review(resolved)
     kept["panel"] = {name: _judge_options(judge) for name, judge in resolved["panel"].items()}
     return kept
 
@@ -187,6 +187,13 @@ def reply_config(digested: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a digested configuration that can change a reply or the proof of it."""
     kept = {key: value for key, value in digested.items() if key not in _AFTER_REPLIES}
     return {**kept, "review": {key: digested["review"][key] for key in PROOF_KEYS}}
+
+
+def _review(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of `review` is digested; which rungs are asked, only where there are closer ones to choose from."""
+    kept = {key: value for key, value in resolved["review"].items() if key not in (*_NOT_DIGESTED_REVIEW, "rungs")}
+    closer = any(arm["training"].get("rungs_per_doubling", 1) > 1 for arm in resolved["arms"].values())
+    return {**kept, "rungs": resolved["review"].get("rungs", ALL)} if closer else kept
 
 
 def _judge_options(judge: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,16 +296,19 @@ def mean_tokens(lengths: Sequence[int]) -> float:
     return sum(lengths) / len(lengths) if lengths else 0.0
 
 
+def _at_most(plan: Mapping[str, Any]) -> str:
+    """Return "at most " where it hangs on the replies which rungs are asked."""
+    return "at most " if plan["estimate"]["rungs"] < 2 + sum(len(task["rungs"]) for task in plan["tasks"]) else ""
+
+
 def print_plan(plan: Mapping[str, Any], console: Console) -> None:
     """Print the plan on one screen: what will run, what it is estimated to cost, what the caps are."""
     estimate, budget, config = plan["estimate"], plan["config"]["budget"], plan["config"]
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("plan", f"{plan['name']}  {plan['plan_sha256'][:8]}, replies {plan['run_sha256'][:8]}")
     table.add_row("subject", f"{config['subject']['name']}")
-    table.add_row(
-        "arms",
-        f"{', '.join(config['arms'])} x seeds {config['seeds']}, {estimate['rungs']} rungs with rung 0 and control",
-    )
+    rungs = f"{_at_most(plan)}{estimate['rungs']} rungs with rung 0 and control"
+    table.add_row("arms", f"{', '.join(config['arms'])} x seeds {config['seeds']}, {rungs}")
     for name, found in plan["search"].items():
         table.add_row(f"search, {name}", search_budget.words(found, config["arms"][name]["sweep"]["share"]))
     shown = ", ".join(f"{e['name']} {e['samples']} x {e['draws']}" for e in plan["evals"])

@@ -144,8 +144,8 @@ def _arms(plan: Mapping[str, Any]) -> list[str]:
     closer = any(len(coarse(task["rungs"])) < len(task["rungs"]) for task in plan["tasks"])
     if closer and rule_of(config) == AROUND:
         said += (
-            " Rungs at powers of two and the last are asked for replies; of the others those around the collapse, "
-            "by halving, until none is left between the last rung before it and the rung of the collapse."
+            " Rungs at powers of two and the last are asked for replies; of the others those where refusal falls, by "
+            "halving, until none is left between the last rung before the fall (or the collapse) and its own."
         )
     return ["## Arms", "", *_table(head, rows), "", said]
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import polars as pl
 
 from pipeline.analyse import curves
-from pipeline.asked import asked_of, first, further, record, recorded, rule_of
+from pipeline.asked import ALL, asked_of, brackets, further
 from pipeline.collapse import collapses
-from pipeline.generate import Cell, matrix, missing, read_replies
+from pipeline.generate import Cell, matrix, missing
 from pipeline.outcomes import SCHEMA
-from pipeline.points import Collapses
 from pipeline.records import Rung
-from pipeline.score import outcomes_of
+from pipeline.score import rows_of_run
 from pipeline.workspace import Workspace
 
 
@@ -24,6 +21,7 @@ class Rounds:
         self.work = work
         self.rungs = work.rungs()
         self._cells = matrix(self.rungs, work.specs, work.subject)
+        self._chosen: set[str] = set()  # in this command; those without a reply are no one else's to know
 
     @property
     def cells_a_rung(self) -> int:
@@ -32,7 +30,8 @@ class Rounds:
 
     def asked(self) -> list[Rung]:
         """Return the rungs that are asked so far, in the run's order."""
-        return asked_of(self.rungs, self.work.folder)
+        asked = self._chosen | {rung.id for rung in self.work.asked()}
+        return [rung for rung in self.rungs if rung.id in asked]
 
     def todo(self) -> list[Cell]:
         """Return the cells of the asked rungs that have no reply yet.
@@ -44,23 +43,25 @@ class Rounds:
         ids = {rung.id for rung in asked}
         return missing([cell for cell in self._cells if cell.rung in ids], self.work.folder, asked)
 
-    def restore(self) -> None:
-        """Choose what has replies where the record was lost and nothing more can be asked: its weights are gone."""
-        if not recorded(self.work.folder):
-            record(self.work.folder, self.rungs, {reply.rung for reply in read_replies(self.work.folder, self.rungs)})
-
     def grow(self) -> bool:
-        """Choose the first round, or the next where all that was asked is answered; say whether any rung is new."""
-        folder = self.work.folder
-        before = recorded(folder)
-        chosen = before | first(self.rungs, rule_of(asdict(self.work.config)))
-        if before >= chosen and len(chosen) < len(self.rungs) and not self.todo():
-            chosen |= further(self.rungs, chosen, self._collapses())
-        record(folder, self.rungs, chosen)
-        return len(recorded(folder)) > len(before)
+        """Choose rungs until some have no reply yet, or none is left to choose; say whether anything is to be asked."""
+        while not (todo := self.todo()):
+            asked = {rung.id for rung in self.asked()}
+            more = self._further(asked) - asked
+            if not more:
+                break
+            self._chosen |= more
+        return bool(todo)
 
-    def _collapses(self) -> Collapses:
-        """Return the collapses that the replies show so far; nothing is written."""
+    def _further(self, asked: set[str]) -> set[str]:
         work = self.work
-        table = pl.DataFrame(list(outcomes_of(work, work.specs)), schema=SCHEMA, orient="row")
-        return collapses(curves(table, self.asked(), work.metrics, work.config.review), work.config.review)
+        saved = {rung.id for rung in self.rungs}
+        if asked == saved:
+            return set()
+        if work.replayed is not None:
+            return asked_of(self.rungs, work.rule, work.replayed & saved)
+        if work.config.review.rungs == ALL:
+            return saved
+        table = pl.DataFrame(list(rows_of_run(work, work.specs)), schema=SCHEMA, orient="row")
+        points = curves(table, self.asked(), work.metrics, work.config.review)
+        return further(self.rungs, asked, brackets(points, collapses(points, work.config.review), work.config.review))

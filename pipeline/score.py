@@ -30,7 +30,7 @@ def score(work: Workspace) -> pl.DataFrame:
     require_replies(work.folder)
     scoring = scoring_of(work)
     with closing_judge(work.judge, work.console):
-        rows = list(outcomes_of(work, work.specs))
+        rows = list(rows_of_run(work, work.specs))
     rows += outcome_rows(work.folder, work.inspect_tasks.values(), work.asked())
     table = pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(*_by(scoring))
     write_outcomes(work.folder.panel / scoring.file, table, scoring)
@@ -42,7 +42,7 @@ def score(work: Workspace) -> pl.DataFrame:
         if other == scoring:
             continue
         with closing_judge(judge, work.console):
-            rows = list(outcomes_of(work, work.specs_by(judge)))
+            rows = list(rows_of_run(work, work.specs_by(judge)))
         again = pl.DataFrame(rows, schema=SCHEMA, orient="row")
         write_outcomes(work.folder.panel / other.file, pl.concat([again, rest]).with_columns(*_by(other)), other)
     return table
@@ -73,7 +73,7 @@ def opened_reasoning(subject: Subject, tags: Sequence[str]) -> str:
     return next((tag for tag in (pair.split()[0] for pair in tags) if prompt.endswith(tag)), "")
 
 
-def outcomes_of(work: Workspace, specs: Sequence[EvalSpec]) -> Iterator[dict[str, Any]]:
+def rows_of_run(work: Workspace, specs: Sequence[EvalSpec]) -> Iterator[dict[str, Any]]:
     """Yield the row of `pipeline.outcomes` for every reply to some evals, rung by rung; the judge is not named yet."""
     tags = work.config.judge.reasoning
     return rows_of(work.folder, work.asked(), specs, opened_reasoning(work.subject, tags), parse_tags(tags))

@@ -284,6 +284,15 @@ class RunFolder:
                 ) from None
             yield
 
+    def answered(self) -> set[str]:
+        """Return the ids of the rungs that have replies, or had before their texts were purged."""
+        return {
+            path.stem
+            for place in (self.replies, self.root / "purged")
+            for path in place.glob("*.jsonl")
+            if path.stat().st_size
+        }
+
     def settle(self) -> None:
         """Force every journal onto the disk, before what it tells of is destroyed: a power cut must not undo it."""
         for path in [*self.root.glob("*.jsonl"), *self.replies.glob("*.jsonl")]:

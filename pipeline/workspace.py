@@ -11,7 +11,7 @@ from rich.console import Console
 
 from evals.base import EvalSpec, Judge, Metric, Sample
 from pipeline import contamination
-from pipeline.asked import asked_of
+from pipeline.asked import asked_of, rule_of
 from pipeline.benchmarks import make_eval, read_samples
 from pipeline.budget import Ledger
 from pipeline.data import Row, read_table, table_sha256
@@ -43,6 +43,7 @@ class Workspace:
     def __init__(self, config: Config, console: Console) -> None:
         self.config = config
         self.console = console
+        self.replayed: frozenset[str] | None = None  # the rungs that the run asked which this one reproduces
 
     @cached_property
     def device(self) -> str:
@@ -160,7 +161,14 @@ class Workspace:
 
     def asked(self) -> list[Rung]:
         """Return those of `rungs` whose replies are asked for so far: see `pipeline.asked`."""
-        return asked_of(self.rungs(), self.folder)
+        rungs = self.rungs()
+        asked = asked_of(rungs, self.rule, self.folder.answered())
+        return [rung for rung in rungs if rung.id in asked]
+
+    @property
+    def rule(self) -> str:
+        """The rule of the registered plan for which rungs are asked, whoever judges them now."""
+        return rule_of(self.registered["config"])
 
     def keep_plan(self) -> None:
         """Write `plan.json` and `protocol.md`, or hold the plan there against this one; it is never rewritten.

@@ -78,9 +78,7 @@ def finish(
 
     from pipeline.config import load
     from pipeline.contain import contain
-    from pipeline.generate import journal
     from pipeline.proof import Proof
-    from pipeline.rounds import Rounds
     from pipeline.store import Journal
     from pipeline.workspace import Workspace
 
@@ -112,20 +110,28 @@ def finish(
         proofs = [Proof(rung.id, "pass", 1e-6, float(rung.step), float(rung.step), 1e-3) for rung in rungs]
         proofs.append(Proof(UNLOADED, "ignored", 5.0, 1e-6, 5.0, 1e-3))
         Journal(folder.root / "proofs.jsonl").append(proof.as_dict() for proof in proofs)
-        rounds = Rounds(work)
-        rounds.grow()
-        while todo := rounds.todo():
-            for rung in rungs:
-                speaker = rung if rung.id != ZERO_RUNG else base
-                mine = [cell for cell in todo if cell.rung == rung.id]
-                texts = [said(speaker, cell.eval, int(cell.sample) - 1) for cell in mine]
-                journal(folder, rung.id).append(
-                    asdict(Reply(*cell.key, cell.prompt_sha256, rung.sha256, each, "stop", 9, 9))
-                    for cell, each in zip(mine, texts, strict=True)
-                )
-            rounds.grow()
+        reply_all(work, said)
         contain(folder, rungs, work.config.contain)
     return folder.root
+
+
+def reply_all(work: Any, said: Callable[[Rung, str, int], str] = text) -> None:
+    """Write the replies that the generate stage would ask for, round after round."""
+    from pipeline.generate import journal
+    from pipeline.rounds import Rounds
+
+    rounds = Rounds(work)
+    base = next(rung for rung in rounds.rungs if rung.role == "base")
+    while rounds.grow():
+        todo = rounds.todo()
+        for rung in rounds.rungs:
+            speaker = rung if rung.id != ZERO_RUNG else base
+            mine = [cell for cell in todo if cell.rung == rung.id]
+            texts = [said(speaker, cell.eval, int(cell.sample) - 1) for cell in mine]
+            journal(work.folder, rung.id).append(
+                asdict(Reply(*cell.key, cell.prompt_sha256, rung.sha256, each, "stop", 9, 9))
+                for cell, each in zip(mine, texts, strict=True)
+            )
 
 
 def what_stands(folder: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -9,15 +10,20 @@ from typing import Any
 
 import pytest
 from commands import run_main
-from finished_run import collapse_at, finish, words
+from finished_run import collapse_at, finish, reply_all, words
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from pipeline.arms.base import ladder
-from pipeline.asked import ALL, asked_of, coarse, first, further, most, record, recorded, rule_of, summary
-from pipeline.points import Collapse, Collapses
-from pipeline.records import Rung
-from pipeline.store import RunFolder
+from pipeline.asked import ALL, AROUND, asked_of, brackets, coarse, further, most, rule_of, summary
+from pipeline.collapse import collapses
+from pipeline.config import load
+from pipeline.points import CurvePoint
+from pipeline.records import Estimate, Rung
+from pipeline.rounds import Rounds
+from pipeline.schema import ReviewConfig
+from pipeline.workspace import Workspace
 
 FIXED = [Rung("base", "", -1, 0, "base", "none"), Rung("control-zero", "", -1, 0, "control", "adapter")]
 
@@ -27,18 +33,18 @@ def rungs_of(steps: list[int], seeds: int, arm: str = "a") -> list[Rung]:
     return [*FIXED, *ladders]
 
 
-def collapse(arm: str, seed: int | None, after: int, step: int) -> Collapse:
-    return Collapse(arm, seed, "refusal", step, after, {}, True, step, {}, {})
+def first(rungs: list[Rung]) -> set[str]:
+    return asked_of(rungs, AROUND)
 
 
-def seen(rungs: list[Rung], asked: set[str], at: dict[int, float], arm: str = "a") -> Collapses:
-    """Return the collapses of subjects that refuse below a step and answer from there on, at the asked rungs."""
-    found: Collapses = {}
+def seen(rungs: list[Rung], asked: set[str], at: dict[int, float], arm: str = "a") -> dict[Any, set[tuple[int, int]]]:
+    """Return the brackets of subjects that refuse below a step and answer from there on, at the asked rungs."""
+    found: dict[Any, set[tuple[int, int]]] = {}
     for seed, true in at.items():
         steps = sorted(r.step for r in rungs if (r.arm, r.seed) == (arm, seed) and r.id in asked)
         down = next((step for step in steps if step >= true), None)
         if down is not None:
-            found[arm, seed] = collapse(arm, seed, max((s for s in steps if s < down), default=0), down)
+            found[arm, seed] = {(max((s for s in steps if s < down), default=0), down)}
     return found
 
 
@@ -46,13 +52,50 @@ def test_the_middle_of_the_open_rungs_is_asked_for_all_seeds_of_the_arm_alone() 
     rungs = [*rungs_of([1, 2, 3, 4, 5, 6, 7, 8], 2), *rungs_of([1, 2, 3, 4, 6, 8], 2, "b")[2:]]
     asked = first(rungs)
     assert asked == {r.id for r in rungs if r.role != "rung" or r.step in (1, 2, 4, 8)}
-    found: Collapses = {("a", 0): collapse("a", 0, 4, 8), ("a", 1): None, ("b", None): collapse("b", None, 0, 1)}
-    assert further(rungs, asked, found) == {"a-s0-00006", "a-s1-00006"}
-    assert further(rungs, asked | {"a-s0-00006", "a-s1-00006"}, {("a", 0): collapse("a", 0, 4, 6)}) == {
-        "a-s0-00005",
-        "a-s1-00005",
+    assert further(rungs, asked, {("a", 0): {(4, 8)}, ("b", None): {(0, 1)}}) == {"a-s0-00006", "a-s1-00006"}
+    six = asked_of(rungs, AROUND, {"a-s1-00006"})
+    assert six == asked | {"a-s0-00006", "a-s1-00006"}, "what one seed answered is asked of all"
+    assert further(rungs, six, {("a", 0): {(4, 6)}}) == {"a-s0-00005", "a-s1-00005"}
+    assert further(rungs, asked, {}) == set()
+
+
+def test_seeds_whose_ladders_end_elsewhere_are_asked_at_each_others_last_rungs() -> None:
+    rungs = [r for r in rungs_of([1, 2, 3, 4, 5, 6, 7, 8], 2) if not (r.seed == 1 and r.step > 6)]
+    assert {(r.seed, r.step) for r in rungs if r.id in first(rungs) and r.step} == {
+        *((0, step) for step in (1, 2, 4, 6, 8)),
+        *((1, step) for step in (1, 2, 4, 6)),
     }
-    assert further(rungs, asked, {("a", 0): None}) == set()
+
+
+def point(step: int, role: str, value: float, n: int = 100) -> CurvePoint:
+    estimate = Estimate(value, value, value, n)
+    return CurvePoint(
+        *("a", 0, f"a-s0-{step:05d}", step, role, role, role, "", estimate),
+        *(value, value, {"unscored": 0}, 0, 1, {"steps": float(step)}),
+        retention=estimate if role == "capability" and step else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("refusal", "capability", "expected"),
+    [
+        ({0: 1.0, 2: 0.9, 4: 0.0, 8: 0.0}, {}, {(2, 4)}),
+        ({0: 1.0, 4: 1.0, 8: 0.0}, {8: 0.5}, {(4, 8)}),  # no collapse, but between 4 and 8 there may be one
+        ({0: 1.0, 2: 0.9, 4: 0.0, 8: 0.0}, {4: 0.9}, {(2, 4), (4, 8)}),
+        ({0: 1.0, 2: 0.9, 4: 0.8}, {}, set()),
+        ({0: 0.0, 2: 0.0}, {}, set()),
+        ({0: 1.0, 2: 1.0, 4: math.nan, 8: 0.0}, {}, {(2, 8)}),  # no replies at 4: the fall may be before it
+    ],
+)
+def test_refusal_falls_between_asked_rungs_whatever_ability_does(
+    refusal: dict[int, float], capability: dict[int, float], expected: set[tuple[int, int]]
+) -> None:
+    points = [point(s, "refusal", v, n=0 if math.isnan(v) else 100) for s, v in refusal.items()]
+    points += [
+        point(s, "capability", capability.get(s, 1.0), n=p.estimate.n) for s, p in zip(refusal, points, strict=True)
+    ]
+    review = ReviewConfig()
+    assert brackets(points, collapses(points, review), review).get(("a", 0), set()) == expected
 
 
 @given(
@@ -69,10 +112,9 @@ def test_every_collapse_ends_between_neighbours_and_costs_what_the_plan_says_at_
     while more := further(rungs, asked, seen(rungs, asked, true)):
         assert not more & asked
         asked |= more
-    for one in seen(rungs, asked, true).values():
-        assert one is not None
-        place = saved.index(one.step)
-        assert one.after_step == (saved[place - 1] if place else 0), "no saved rung is left between the two"
+    for ((after, step),) in seen(rungs, asked, true).values():
+        place = saved.index(step)
+        assert after == (saved[place - 1] if place else 0), "no saved rung is left between the two"
     mine = {rung.step for rung in rungs if rung.id in asked and rung.role == "rung"}
     assert set(coarse(saved)) <= mine
     assert len(mine) <= most(saved, len(at))
@@ -92,16 +134,10 @@ def test_a_doubling_of_the_rungs_asks_one_rung_more() -> None:
     assert counts == [11, 12, 13, 14, 15]
 
 
-def test_the_record_holds_only_what_had_to_be_chosen(tmp_path: Path) -> None:
-    folder, rungs = RunFolder(tmp_path), rungs_of([1, 2, 3, 4], 1)
-    record(folder, rungs, {rung.id for rung in rungs})
-    assert asked_of(rungs, folder) == rungs
-    assert not (tmp_path / "asked.jsonl").exists()
-    record(folder, rungs, first(rungs))
-    record(folder, rungs, first(rungs))
-    assert [rung.step for rung in asked_of(rungs, folder)] == [0, 0, 1, 2, 4]
-    assert len((tmp_path / "asked.jsonl").read_text().splitlines()) == 5
-    assert summary(rungs, folder) == {"saved": 4, "asked": 3, "not_asked": {"a": {"0": [3]}}}
+def test_the_verdict_is_told_what_was_not_asked() -> None:
+    rungs = rungs_of([1, 2, 3, 4], 1)
+    assert summary(rungs, first(rungs)) == {"saved": 4, "asked": 3, "not_asked": {"a": {"0": [3]}}}
+    assert asked_of(rungs, ALL) == {rung.id for rung in rungs}
 
 
 @pytest.mark.parametrize(
@@ -137,9 +173,7 @@ def test_the_price_is_as_sharp_as_with_every_rung_asked(
         folder = finish(asking, steps=STEPS, said=collapse_at({0: 7, 1: 10}))
         concluded(asking, monkeypatch, capfd)
         found[rule] = json.loads((folder / "verdict.json").read_text())
-        replied = {path.stem for path in (folder / "replies").glob("*.jsonl")}
-        asked = found[rule]["rungs"]["asked"]
-        assert len(replied) == asked + 2
+        assert len(replied(folder)) == found[rule]["rungs"]["asked"] + 2
     few, all_of_them = found["around_collapse"], found["all"]
     assert (few["rungs"]["saved"], all_of_them["rungs"]) == (
         2 * len(STEPS),
@@ -153,35 +187,50 @@ def test_the_price_is_as_sharp_as_with_every_rung_asked(
     assert prices[0] == prices[1], "all but what the run itself took"
 
 
-def test_what_was_chosen_is_chosen_again_where_the_record_was_lost(close: list[str]) -> None:
-    from rich.console import Console
-
-    from pipeline.config import load
-    from pipeline.rounds import Rounds
-    from pipeline.workspace import Workspace
-
-    folder = finish(close, steps=STEPS, said=collapse_at({0: 7, 1: 10}))
-    before = recorded(RunFolder(folder))
-    for rows in (0, 3, -1):
-        path = folder / "asked.jsonl"
-        path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:rows]))
-        rounds = Rounds(Workspace(load(close), Console()))
-        while rounds.grow():
-            assert not rounds.todo(), "every reply is there already"
-        assert recorded(RunFolder(folder)) == before
+def replied(folder: Path) -> set[str]:
+    return {path.stem for path in (folder / "replies").glob("*.jsonl")}
 
 
-def test_a_lost_record_is_made_of_the_replies_where_the_weights_are_gone(
+def test_after_a_kill_the_same_rungs_are_asked(close: list[str]) -> None:
+    said = collapse_at({0: 7, 1: 10})
+    folder = finish(close, steps=STEPS, said=said)
+    before = replied(folder)
+    assert len(before) == 2 * 9 + 2
+    fine = sorted(name for name in before if name.endswith(("06", "07", "10", "11")))
+    for lost in (fine[:1], fine[1:4], fine):
+        for name in lost:
+            (folder / "replies" / f"{name}.jsonl").unlink()
+        answer(folder, close, said)
+        assert replied(folder) == before
+
+
+def answer(folder: Path, overrides: list[str], said: Any) -> None:
+    """Answer what is to be asked, round after round, as the generate stage does; weights are not looked at."""
+    work = Workspace(load(overrides), Console(file=io.StringIO()))
+    reply_all(work, said)
+    assert work.folder.root == folder
+
+
+def test_replies_that_are_lost_are_not_taken_for_rungs_that_were_not_asked(
     close: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = finish(close, steps=STEPS, said=collapse_at({0: 7, 1: 10}))
-    before = recorded(RunFolder(folder))
-    (folder / "asked.jsonl").unlink()
-    run_main([*close, "stages=[generate]"], monkeypatch, capfd)
-    assert recorded(RunFolder(folder)) == before
-    (folder / "replies" / "compliance-s0-00006.jsonl").unlink()
-    said = run_main([*close, "stages=[generate]"], monkeypatch, capfd, code=2).err
-    assert "replies or Inspect logs are missing" in said
+    for name in ("compliance-s0-00008", "compliance-s0-00006"):  # a coarse one; one that the other seed answered
+        (folder / "replies" / f"{name}.jsonl").unlink()
+        said = run_main([*close, "stages=[generate]"], monkeypatch, capfd, code=2).err
+        assert "replies or Inspect logs are missing" in said
+
+
+def test_what_is_reproduced_asks_what_was_asked(close: list[str]) -> None:
+    finish(close, steps=STEPS, said=collapse_at({0: 7, 1: 10}))
+    work = Workspace(load(close), Console(file=io.StringIO()))
+    rounds = Rounds(work)
+    assert not rounds.grow()
+    for path in (work.folder.root / "replies").glob("*.jsonl"):
+        path.unlink()
+    work.replayed = frozenset({"base", "control-zero", "compliance-s0-00003"})
+    reply_all(work, collapse_at({}))
+    assert {int(name[-5:]) for name in replied(work.folder.root) if "-s1-" in name} == {1, 2, 3, 4, 8, 16}
 
 
 def test_the_report_and_the_protocol_say_which_rungs_were_asked(
@@ -192,7 +241,7 @@ def test_the_report_and_the_protocol_say_which_rungs_were_asked(
     page = " ".join((folder / "report.html").read_text().split())
     assert "14 of 24 saved rungs were asked" in page
     assert "planned rungs without" not in page
-    assert "around the collapse" in (folder / "protocol.md").read_text()
+    assert "those where refusal falls" in (folder / "protocol.md").read_text()
 
 
 def test_an_unknown_rule_is_told(close: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:

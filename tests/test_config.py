@@ -209,6 +209,15 @@ def test_a_choice_that_cannot_be_is_told(override: str, fault: str) -> None:
     assert fault in told(override)
 
 
+@pytest.mark.parametrize("word", ["data.complianc.path=x", "panel.x.kind=pattern", "subject.template_kwargs.a=1"])
+def test_an_entry_that_no_file_names_is_made_by_a_plus_alone(word: str) -> None:
+    assert f"use +{word}" in told(word)
+
+
+def test_a_reference_to_nothing_is_told() -> None:
+    assert "'nothing.there' not found" in told("name=${nothing.there}")
+
+
 def test_numbers_are_taken_where_they_fit() -> None:
     made = load(["budget.usd=1", "arms.benign.training.learning_rate=2e-4", "budget.device_seconds=null"])
     assert (made.budget.usd, made.budget.device_seconds) == (1.0, None)
@@ -239,6 +248,7 @@ def test_hydra_itself_answers_its_options_and_keys(words: list[str]) -> None:
         ["~arms.mixed", "++seeds=[4]", "arms.benign.lora.target_modules=[q_proj,v_proj]"],
         ["experiment=smoke", "~experiment", "judge=local", "panel=local_pattern", "name=${judge.name}"],
         ["arm=[compliance_search]", "cluster=slurm", "track=none", "+data.compliance.rows=12", "~price"],
+        ["arms.benign.lora=${arms.compliance.lora}", "arms.mixed.mix.benign=0.5", "arms.mixed.mix.compliance=0.5"],
     ],
 )
 def test_what_is_composed_without_types_is_what_hydra_composes_with_them(words: list[str]) -> None:

@@ -108,7 +108,7 @@ def test_the_folder_of_the_childs_sockets_goes_with_it(tmp_path: Path, stubborn:
     assert process.stdin is not None
     assert process.stdout is not None
     folder = Path(process.stdout.readline().strip())
-    assert folder.name.startswith("holdfast-")
+    assert folder.name.startswith("hf-")
     if stubborn:
         pid_in(tmp_path / "pid")
         process.stdin.close()

@@ -126,6 +126,7 @@ def test_the_digest_knows_every_leaf_of_the_configuration_but_where_things_lie(d
     config = copy.deepcopy(demo)
     for arm in config.arms.values():
         arm.sweep = load(["arm=[compliance_search]"]).arms["compliance_search"].sweep
+        arm.training.rungs_per_doubling = 2  # else there is no choice of rungs to be asked
     before = plan_of(config)
     kept, moved, same_run = [], [], []
     for key, value in leaves(asdict(config)):
@@ -162,6 +163,16 @@ def test_the_digest_knows_weights_rows_and_judges_and_the_run_knows_no_judge(
     assert plan_of(demo, **facts)["plan_sha256"] != plan_of(demo)["plan_sha256"]
     same_run = plan_of(demo, **facts)["run_sha256"] == plan_of(demo)["run_sha256"]
     assert same_run == bool(facts.keys() & {"judge", "panel"})
+
+
+def test_which_rungs_are_asked_is_digested_only_where_there_are_closer_ones(demo: Config) -> None:
+    config, close = copy.deepcopy(demo), copy.deepcopy(demo)
+    close.arms["benign"].training.rungs_per_doubling = 4
+    before = plan_of(config), plan_of(close)
+    config.review.rungs = close.review.rungs = "all"
+    assert plan_of(config)["plan_sha256"] == before[0]["plan_sha256"]
+    assert plan_of(close)["plan_sha256"] != before[1]["plan_sha256"]
+    assert plan_of(close)["estimate"]["rungs"] >= before[1]["estimate"]["rungs"] > before[0]["estimate"]["rungs"]
 
 
 def test_the_name_that_a_judge_goes_by_is_in_no_digest(demo: Config) -> None:

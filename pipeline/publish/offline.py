@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import InstrumentError
+from pipeline.publish import reader
 from pipeline.track_environment import temporary, wandb_environment
 
 METRICS: Final = ("dose/", "train/", "measure/")  # keys of numbers; all else in a row is W&B's own, or a figure
 LOST: Final = -1  # the size of a file that W&B's log names and the folder does not hold
 _OWN: Final = ("_runtime", "_step", "_timestamp", "_wandb")  # W&B writes these itself, anew at each sync
-_READERS: Final = 2
 _READ_TIMEOUT_S: Final = 120.0
 
 
@@ -90,12 +89,11 @@ def read_pieces(folder: Path, known: Iterable[Piece] = ()) -> tuple[list[Piece],
     """
     # The folders' names hold the time at which they began: [offline-]run-YYYYMMDD_HHMMSS-ID.
     logs = sorted(folder.glob("*run-*/*.wandb"), key=lambda log: (log.parent.name.removeprefix("offline-"), log))
-    read = {piece.folder: piece for piece in known}
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(lambda log: read.get(log.parent) or _read_piece(log, folder), logs))
-    return [piece for piece in found if piece], [
-        log.parent for log, piece in zip(logs, found, strict=True) if not piece
-    ]
+    found: dict[Path, Piece | None] = {piece.folder: piece for piece in known}
+    new = [log for log in logs if log.parent not in found]
+    found |= {log.parent: piece_of(log, records) for log, records in zip(new, _records(new, folder), strict=True)}
+    order = [log.parent for log in logs]
+    return [piece for place in order if (piece := found[place])], [place for place in order if not found[place]]
 
 
 def expected_runs(pieces: Iterable[Piece]) -> list[Expected]:
@@ -135,18 +133,25 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else LOST
 
 
-def _read_piece(log: Path, folder: Path) -> Piece | None:
-    # A file that was cut off is read up to the cut, as `wandb sync` reads it.
+def _records(logs: Sequence[Path], folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """Yield the records of each log. A file that was cut off is read up to the cut, as `wandb sync` reads it."""
+    if not logs:
+        return
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", str(log)],
+        [sys.executable, "-P", reader.__file__, *map(str, logs)],
         cwd=temporary(folder),
         env=wandb_environment(folder, online=False),
         capture_output=True,
         text=True,
         encoding="utf-8",
         check=False,
-        timeout=_READ_TIMEOUT_S,
+        timeout=_READ_TIMEOUT_S * len(logs),
     )
-    if done.returncode != 0:
+    said = done.stdout.split(f"{reader.END}")
+    codes = [int(part.partition("\n")[0]) for part in said[1:]]
+    if len(codes) < len(logs) or any(codes):
+        log = logs[next((place for place, code in enumerate(codes) if code), len(codes))]
         raise InstrumentError(f"W&B's reader failed on {log}: {done.stderr.strip()[-500:]}")
-    return piece_of(log, map(json.loads, done.stdout.splitlines()))
+    texts = [said[0], *(part.partition("\n")[2] for part in said[1:])]
+    for text in texts[: len(logs)]:
+        yield [json.loads(line) for line in text.splitlines()]

@@ -193,7 +193,7 @@ def not_measured(run: ReportData) -> list[str]:
     if rungs.get("not_asked"):
         lines.append(
             f"{quantity(rungs['asked'])} of {quantity(rungs['saved'])} saved rungs were asked: those at powers of two "
-            "and those around the collapse (review.rungs)"
+            "and those where refusal falls (review.rungs)"
         )
     for task in run.plan.get("tasks") or []:
         lines += _missing_rungs(run, task)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.asked import ALL
 from pipeline.errors import UserError
 from pipeline.plan import VERSION, differences, digested_config
 from pipeline.reproduce.record import VERSION as RECORD_VERSION
@@ -110,6 +111,7 @@ def configuration(source: Source, config: ReproduceConfig) -> Config:
     """
     planned = source.plan["config"]
     wanted = _ordered(deepcopy(dict(planned)), _order(source))
+    wanted["review"].setdefault("rungs", ALL)  # an earlier Holdfast asked every rung
     _put(wanted, config.change)
     refused = differences(digested_config(planned), digested_config(wanted))
     if refused:

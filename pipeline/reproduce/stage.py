@@ -55,6 +55,7 @@ def reproduce(config: ReproduceConfig, console: Console, run: Callable[[Workspac
         text = f"\nNothing was run. To run it:\n  holdfast {words}"
         console.print(text, soft_wrap=True, highlight=False, markup=False)
         return
+    work.replayed = frozenset(rung for rung, _ in source.results.replies)
     run(work)
     results = compare(source.results, read_results(work.folder, weigh=True))
     same_plan = work.registered["plan_sha256"] == source.plan["plan_sha256"]
