@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.schema import TrackConfig
 from pipeline.track import NullTracker, Tracker, WandbTracker, tracker
 
 ROOT = Path(__file__).parents[1]
+CORE = Path(find_spec("wandb").submodule_search_locations[0]) / "bin" / "wandb-core"  # type: ignore[union-attr,index]
 AXES = {"dose/steps", "dose/examples", "dose/tokens", "dose/flops", "dose/device_seconds", "dose/usd"}
 CANARIES = {
     place: f"zqcanary{place}"
@@ -48,7 +50,8 @@ def logs(run_dir: Path) -> list[Path]:
 def records(log: Path, scratch: Path) -> list[dict[str, Any]]:
     """Read a `.wandb` file with W&B's own reader."""
     done = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)],
+        # As `wandb leet inspect --json` calls it, without 0.6 s for its imports.
+        [str(CORE), "leet", "inspect", "--no-observability", "--json", "--run-file", str(log), str(log.parent.parent)],
         env={**os.environ, "TMPDIR": str(scratch), "HOME": str(scratch), "WANDB_ERROR_REPORTING": "false"},
         capture_output=True,
         text=True,

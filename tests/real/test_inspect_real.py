@@ -2,71 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 from finished_run import words
+from inspect_task import make_task, read_log
 from real_runs import Finished, timeless
 
-from pipeline.errors import InstrumentError
-from pipeline.inspectai.process import describe, worker
-from pipeline.inspectai.run import prove_rendering
-from pipeline.schema import ServeConfig
-from pipeline.serve import BASE_NAME, Server
 from pipeline.store import file_sha256
 
 pytest.importorskip("inspect_ai", reason="inspect_ai is not installed (extra `inspect`)")
 
 RUNGS = ("base", "compliance-s0-00001", "compliance-s0-00002")
 TOKENS, COUNT = 6, 24
-# The prompts of the run's own refusal eval, so that replies can be held against each other.
-TASK = """
-from inspect_ai import Task, task
-from inspect_ai.dataset import FieldSpec, json_dataset
-from inspect_ai.scorer import SampleScore, Score, accuracy, includes, mean, metric, scorer
-from inspect_ai.solver import generate
-
-@metric
-def longest():
-    def worst(scores: list[SampleScore]) -> float:
-        return max(float(s.score.value) for s in scores)
-    return worst
-
-@scorer(metrics=[mean(), longest()])
-def letters():
-    async def score(state, target):
-        return Score(value=len(state.output.completion))
-    return score
-
-@task
-def same(path: str):
-    fields = FieldSpec(input="prompt", target="target")
-    return Task(dataset=json_dataset(path, fields), solver=generate(), scorer=[includes(), letters()])
-
-@scorer(metrics=[accuracy()])
-def raising():
-    async def score(state, target):
-        raise RuntimeError("this scorer cannot")
-    return score
-
-@task
-def failing(path: str):
-    fields = FieldSpec(input="prompt", target="target")
-    return Task(dataset=json_dataset(path, fields), solver=generate(), scorer=raising())
-"""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inspect")
-    (folder / "a_task.py").write_text(TASK)
-    return folder
+    return make_task(tmp_path_factory.mktemp("inspect"))
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +41,6 @@ def command(place: Path, tiny_folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def ran(place: Path, command: list[str], holdfast: Callable[..., Finished]) -> Finished:
     return holdfast(place / "runs", *command)
-
-
-def read_log(path: Path) -> Any:
-    from inspect_ai.log import read_eval_log
-
-    return read_eval_log(str(path))
 
 
 def log_of(ran: Finished, rung: str) -> Path:
@@ -190,66 +140,3 @@ def test_a_log_that_is_missing_is_made_again_and_no_other(
         for found in (curves, again.json("curves.json"))
     ]
     assert timeless(mine[0]) == timeless(mine[1])  # a ladder climbed again takes another time
-
-
-@pytest.fixture(scope="module")
-def server(tiny_subject: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    config = ServeConfig(device="cpu", max_model_len=64, max_num_seqs=64, enforce_eager=True)
-    with Server(tiny_subject.subject, {}, [], config, tmp_path_factory.mktemp("log") / "server.log") as up:
-        yield up
-
-
-def events_of(server: Server, place: Path, folder: Path, task: str, system: str | None = None) -> list[dict[str, Any]]:
-    """Run one task on the bare subject; return what the worker said."""
-    (place / "few.jsonl").write_text("".join(json.dumps({"prompt": f"w{n}", "target": "x"}) + "\n" for n in range(3)))
-    spec = {"eval": "mine", "task": f"{place / 'a_task.py'}@{task}", "limit": None}
-    spec["task_args"] = {"path": str(place / "few.jsonl")}
-    (facts,) = describe([spec])
-    more = {"rung": "base", "model": BASE_NAME, "draws": 2, "max_tokens": 3, "temperature": 0.0, "metadata": {}}
-    files = {"log": str(folder / "mine.eval"), "scores": str(folder / "mine.json")}
-    job = {
-        **{"do": "run", "work": str(folder / "state" / "logs"), "system_prompt": system, "tries": 2, "timeout_s": 60.0},
-        **{"connections": 8, "extra_body": {}, "tasks": [{**spec, **more, **files, "sha256": facts["sha256"]}]},
-    }
-    access = {"HOLDFAST_BASE_URL": f"{server.url}/v1", "HOLDFAST_API_KEY": server.key}
-    found = []
-    with worker(folder / "state", job, access, folder / "worker.log") as events:
-        while (event := events.next(120.0)) is not None:
-            found.append(event)
-    assert not [path for path in folder.rglob("*") if path.is_file() and server.key.encode() in path.read_bytes()]
-    return found
-
-
-def test_epochs_are_draws_and_the_subjects_system_prompt_is_sent(server: Server, place: Path, tmp_path: Path) -> None:
-    plain, told = tmp_path / "plain", tmp_path / "told"
-    for folder in (plain, told):
-        folder.mkdir()
-    assert events_of(server, place, plain, "same")[-1] == {"event": "done", "eval": "mine", "rung": "base"}
-    events_of(server, place, told, "same", system="say it")
-    logs = [read_log(folder / "mine.eval") for folder in (plain, told)]
-    assert [len(log.samples) for log in logs] == [6, 6]
-    first, second = (log.samples[0].output.usage.input_tokens for log in logs)
-    assert second > first
-
-
-def test_a_task_that_fails_leaves_no_finished_log(server: Server, place: Path, tmp_path: Path) -> None:
-    last = events_of(server, place, tmp_path, "failing")[-1]
-    assert (last["event"], last["kind"], last["rung"]) == ("failed", "eval", "base")
-    assert "this scorer cannot" in last["what"]
-    assert not (tmp_path / "mine.eval").exists()
-    assert not (tmp_path / "mine.json").exists()
-
-
-def test_a_chat_endpoint_that_renders_otherwise_is_caught(server: Server, tiny_subject: Any) -> None:
-    prove_rendering(server, tiny_subject.subject)
-    prove_rendering(server, replace(tiny_subject.subject, system_prompt="say it"))
-
-    class Other:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(tiny_subject.subject, name)
-
-        def prompt_ids(self, prompt: str) -> list[int]:
-            return [*tiny_subject.subject.prompt_ids(prompt), 7]
-
-    with pytest.raises(InstrumentError, match="renders a conversation otherwise"):
-        prove_rendering(server, Other())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The real vLLM server: loopback, key, more adapters than slots, batch order, a clean end in every way."""
+"""The real vLLM server: loopback, key, more adapters than slots, batch order, Inspect's way to it, a clean end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from inspect_task import events_of, make_task, read_log
 
 from evals.base import EvalSpec, Sample
 from evals.capability import CapabilityEval
 from pipeline.budget import Allowance, Caps, Ledger, Spent
 from pipeline.errors import InstrumentError
 from pipeline.generate import Generator, matrix, read_replies
+from pipeline.inspectai.run import prove_rendering
 from pipeline.records import Rung
 from pipeline.rungs import base_rung
 from pipeline.schema import BudgetConfig, ServeConfig
@@ -133,6 +135,47 @@ def test_the_key_stands_in_no_process_list(server: Server):
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert server._key not in listed
     assert server._key not in server.log.read_text()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    pytest.importorskip("inspect_ai", reason="inspect_ai is not installed (extra `inspect`)")
+    return make_task(tmp_path)
+
+
+def test_epochs_are_draws_and_the_subjects_system_prompt_is_sent(server: Server, place: Path, tmp_path: Path) -> None:
+    plain, told = tmp_path / "plain", tmp_path / "told"
+    for folder in (plain, told):
+        folder.mkdir()
+    assert events_of(server, place, plain, "same")[-1] == {"event": "done", "eval": "mine", "rung": "base"}
+    events_of(server, place, told, "same", system="say it")
+    logs = [read_log(folder / "mine.eval") for folder in (plain, told)]
+    assert [len(log.samples) for log in logs] == [6, 6]
+    first, second = (log.samples[0].output.usage.input_tokens for log in logs)
+    assert second > first
+
+
+def test_a_task_that_fails_leaves_no_finished_log(server: Server, place: Path, tmp_path: Path) -> None:
+    last = events_of(server, place, tmp_path, "failing")[-1]
+    assert (last["event"], last["kind"], last["rung"]) == ("failed", "eval", "base")
+    assert "this scorer cannot" in last["what"]
+    assert not (tmp_path / "mine.eval").exists()
+    assert not (tmp_path / "mine.json").exists()
+
+
+def test_a_chat_endpoint_that_renders_otherwise_is_caught(server: Server, tiny_subject: Any) -> None:
+    prove_rendering(server, tiny_subject.subject)
+    prove_rendering(server, replace(tiny_subject.subject, system_prompt="say it"))
+
+    class Other:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tiny_subject.subject, name)
+
+        def prompt_ids(self, prompt: str) -> list[int]:
+            return [*tiny_subject.subject.prompt_ids(prompt), 7]
+
+    with pytest.raises(InstrumentError, match="renders a conversation otherwise"):
+        prove_rendering(server, Other())  # type: ignore[arg-type]
 
 
 STAND_IN = """
