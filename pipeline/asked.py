@@ -5,10 +5,10 @@ So the rungs at powers of two and the last of each ladder are asked first; then,
 the middle one of those between the last rung before refusal falls (or collapses) and that rung, until none is left
 between them: each doubling of `rungs_per_doubling` costs one rung more. Where refusal falls and rises again between two
 rungs that were asked, that is not seen, as with rungs at powers of two alone. Corrections for many looks count the
-rungs that were asked; that some were chosen by looking is not corrected for.
+rungs that were asked; that some were chosen by looking, and at all prompts, is not corrected for.
 
-What is asked next follows from the replies that are there, so nothing is recorded: after a kill the same rungs are
-chosen. Judge and thresholds are those of the command that generates.
+What is asked next follows from the proofs and replies that are there, so nothing else is recorded: after a kill the
+same rungs are chosen. Judge and thresholds are those of the command that generates.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def asked_of(rungs: Sequence[Rung], rule: str, answered: Collection[str] = ()) -
     Args:
         rungs: every saved rung.
         rule: `around_collapse` or `all`.
-        answered: ids of rungs that have a reply already.
+        answered: ids of rungs that were proved, or have a reply, already.
     """
     ladders: dict[Key, list[int]] = {}
     for rung in rungs:
@@ -75,21 +75,24 @@ def brackets(points: Sequence[CurvePoint], found: Collapses, review: ReviewConfi
     places: dict[Key, set[tuple[int, int]]] = {
         key: {(one.after_step, one.step)} for key, one in found.items() if one is not None
     }
-    refusal: dict[Key, dict[int, list[float]]] = {}
+    refusal: dict[tuple[Key, str], dict[int, float]] = {}
     for point in points:
         if point.role == "refusal" and not point.kind and point.estimate.n:
-            refusal.setdefault((point.arm, point.seed), {}).setdefault(point.step, []).append(point.estimate.value)
-    for key, by_step in refusal.items():
+            refusal.setdefault(((point.arm, point.seed), point.metric), {})[point.step] = point.estimate.value
+    for (key, _), by_step in refusal.items():
         steps = sorted(by_step)
-        fallen = [min(by_step[step]) <= review.refusal_threshold for step in steps]
-        if True in fallen[1:] and not fallen[0]:
+        fallen = [by_step[step] <= review.refusal_threshold for step in steps]
+        if True in fallen and not fallen[0]:
             place = fallen.index(True)
             places.setdefault(key, set()).add((steps[place - 1], steps[place]))
     return places
 
 
 def further(rungs: Sequence[Rung], asked: Collection[str], found: Brackets) -> set[str]:
-    """Return the ids of the rungs to ask next: of each arm the middle ones within its brackets.
+    """Return the ids of the rungs to ask next: of each arm the lowest of the middle ones within its brackets.
+
+    One step an arm and round: what was cut off in the middle of a round is seen from any reply to it, so that the
+    next command goes on as if there had been no cut.
 
     Args:
         rungs: every saved rung.
@@ -105,7 +108,7 @@ def further(rungs: Sequence[Rung], asked: Collection[str], found: Brackets) -> s
             between = [step for step in open_steps if low < step < high]
             if between:
                 middles.add(between[len(between) // 2])
-        chosen |= {rung.id for rung in mine if rung.step in middles and rung.id not in asked}
+        chosen |= {rung.id for rung in mine if rung.step == min(middles, default=-1) and rung.id not in asked}
     return chosen
 
 
@@ -125,11 +128,21 @@ def most(steps: Sequence[int], seeds: int) -> int:
     return min(len(steps), len(base) + 2 * (seeds + 1) * max(gaps, default=0).bit_length())
 
 
-def summary(rungs: Sequence[Rung], asked: Collection[str]) -> dict[str, Any]:
-    """Return what the verdict says of it: rungs saved and asked, and by arm and seed the steps that were not asked."""
+def summary(rungs: Sequence[Rung], asked: Collection[str], found: Brackets) -> dict[str, Any]:
+    """Return what the verdict says of it: rungs saved and asked, and by arm and seed the steps that were not asked.
+
+    `open` are those steps, by arm, at which halving would have gone on: the budget ended before, or judge or thresholds
+    are not those of the command that generated.
+    """
     passed: dict[str, dict[str, list[int]]] = {}
     ladder = [rung for rung in rungs if rung.role == "rung"]
     for rung in ladder:
         if rung.id not in asked:
             passed.setdefault(rung.arm, {}).setdefault(str(rung.seed), []).append(rung.step)
-    return {"saved": len(ladder), "asked": sum(rung.id in asked for rung in ladder), "not_asked": passed}
+    left = {(rung.arm, rung.step) for rung in ladder if rung.id in further(rungs, asked, found)}
+    return {
+        "saved": len(ladder),
+        "asked": sum(rung.id in asked for rung in ladder),
+        "not_asked": passed,
+        "open": dict(sorted(left)),
+    }

@@ -47,7 +47,8 @@ def analyse(work: Workspace) -> dict[str, Any]:
     verdict = bench.verdict(points, found, post_hoc=work.post_hoc) | {"replies": reply_counts(outcomes)}
     metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), work.asked())]
     verdict = infer(verdict, points, found, outcomes, work.asked(), metrics, work.config.review)
-    verdict["rungs"] = asked.summary(work.rungs(), {rung.id for rung in work.asked()})
+    falls = asked.brackets(points, found, work.config.review)
+    verdict["rungs"] = asked.summary(work.rungs(), {rung.id for rung in work.asked()}, falls)
     verdict["price"] = _price(work, verdict)
     verdict["search"] = chosen.search_summary(work.folder, verdict)
     verdict["sentence"] += chosen.sentence(verdict["search"])

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 
-from evals.base import EvalSpec
+from pipeline.asked import ALL
 from pipeline.budget import JOB, Allowance, Attempt, Caps, caps
 from pipeline.cluster.lease import outstanding
 from pipeline.contain import contain, destroyed, require_replies
 from pipeline.errors import InstrumentError, UserError
 from pipeline.generate import Generator, read_replies
 from pipeline.inspectai.run import pending, run_tasks
-from pipeline.judging import EndpointJudge
+from pipeline.live import LiveCurves
 from pipeline.plan import tasks as planned_tasks
 from pipeline.progress import bar_for, left
 from pipeline.proof import Logprobs, Proof, check
@@ -25,7 +24,6 @@ from pipeline.rungs import UNLOADED, ZERO_RUNG
 from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve import BASE_NAME, Server, served_logprobs
 from pipeline.standing import require_whole
-from pipeline.store import Journal
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
 
@@ -41,9 +39,12 @@ def generate(work: Workspace, tracker: Tracker) -> None:
         InstrumentError: the server failed, or an adapter that was served is not the one that was trained.
     """
     require_replies(work.folder)
+    if not work.rungs():
+        raise UserError(f"{work.folder.root}: no rung is saved yet, so nothing can be served", "train first")
     rounds = Rounds(work)
     rungs = rounds.rungs
     if destroyed(work.folder):
+        _refuse_more(work, rounds)
         _require_measured(work, [*rounds.todo(), *pending(work, rounds.asked())])
         return _contain(work, rungs)  # weights that came back, say from a backup
     rounds.grow()
@@ -118,6 +119,17 @@ def _require_measured(work: Workspace, todo: Sequence[Any]) -> None:
         )
 
 
+def _refuse_more(work: Workspace, rounds: Rounds) -> None:
+    """Say that rungs which were not asked cannot be asked any more."""
+    left = len(rounds.rungs) - len(rounds.asked())
+    if work.config.review.rungs == ALL and left:
+        raise UserError(
+            f"review.rungs: {left} saved rungs of {work.folder.root} were not asked, and their weights were destroyed "
+            f"on {destroyed(work.folder)}",
+            "leave review.rungs as registered, or run the review again in another folder with run.dir=",
+        )
+
+
 def measuring_caps(work: Workspace) -> Caps:
     """Return what serving and generating may use: all that training and its searches did not."""
     whole = caps(work.config.budget)
@@ -132,7 +144,7 @@ def measuring_caps(work: Workspace) -> Caps:
 
 def proofs(work: Workspace) -> dict[str, Proof]:
     """Return the proofs that stand in the run folder, by rung."""
-    return {values["rung"]: Proof(**values) for values in _proof_journal(work).rows()}
+    return {values["rung"]: Proof(**values) for values in work.folder.proofs.rows()}
 
 
 def controls(work: Workspace) -> dict[str, Any]:
@@ -186,7 +198,7 @@ def _server(work: Workspace, rungs: Sequence[Rung]) -> Server:
 def _prove(work: Workspace, server: Server, rungs: Sequence[Rung], attempt: Attempt) -> None:
     """Hold each rung's served log-probabilities against the trained model's; fail hard where they differ."""
     found, trained = proofs(work), _references(work)
-    journal, tolerance = _proof_journal(work), work.config.review.logit_tolerance
+    journal, tolerance = work.folder.proofs, work.config.review.logit_tolerance
     prompts, base = work.canaries.prompts, trained[BASE_RUNG]
     with server.client() as client:
         for rung in rungs:
@@ -242,49 +254,5 @@ def _references(work: Workspace) -> dict[str, list[dict[int, float]]]:
     }
 
 
-def _proof_journal(work: Workspace) -> Journal:
-    return Journal(work.folder.root / "proofs.jsonl", made_again=True)
-
-
 def _name(rung: Rung) -> str:
     return BASE_NAME if rung.artifact == "none" else rung.id
-
-
-class LiveCurves:
-    """Scores a rung as soon as its last reply is there, for the tracker alone; the score stage does it in earnest."""
-
-    def __init__(self, work: Workspace, tracker: Tracker, rungs: Sequence[Rung], cells_a_rung: int) -> None:
-        # A judge behind an endpoint is asked once, by the score stage: not while this server has the device.
-        self.cheap = not isinstance(work.judge, EndpointJudge)
-        self.specs: Mapping[str, EvalSpec] = {spec.eval.name: spec for spec in work.specs}
-        self.samples = {spec.eval.name: {s.id: s for s in spec.eval.samples()} for spec in work.specs}
-        self.rungs = {rung.id: rung for rung in rungs}
-        self.needed = cells_a_rung
-        self.report: Callable[..., None] = tracker.rung
-        self.waiting: dict[str, list[Reply]] = {}
-        for reply in read_replies(work.folder, rungs):
-            self.waiting.setdefault(reply.rung, []).append(reply)
-        self.waiting = {name: replies for name, replies in self.waiting.items() if len(replies) < cells_a_rung}
-
-    def add(self, replies: Sequence[Reply]) -> None:
-        """Take new replies of one rung; report the rung's metrics once all are there."""
-        if not self.cheap:
-            return
-        name = replies[0].rung
-        there = self.waiting.setdefault(name, [])
-        there += replies
-        rung = self.rungs[name]
-        if len(there) < self.needed or rung.role != "rung":
-            return
-        values: dict[str, float] = {}
-        for spec in self.specs.values():
-            mine = [reply for reply in there if reply.eval == spec.eval.name]
-            outcomes = spec.eval.score_batch([(s := self.samples[r.eval][r.sample], s.opening + r.reply) for r in mine])
-            for metric in spec.eval.metrics:
-                scored = [outcome for outcome in outcomes if outcome.label != "unscored"]
-                numbers = [float(o.label == "refused") if metric.measure == "refused" else o.value for o in scored]
-                known = [number for number in numbers if not math.isnan(number)]
-                if known:
-                    values[metric.name] = sum(known) / len(known)
-        self.report(rung.arm, rung.seed, rung.dose, values)
-        del self.waiting[name]

@@ -193,7 +193,8 @@ def _review(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of `review` is digested; which rungs are asked, only where there are closer ones to choose from."""
     kept = {key: value for key, value in resolved["review"].items() if key not in (*_NOT_DIGESTED_REVIEW, "rungs")}
     closer = any(arm["training"].get("rungs_per_doubling", 1) > 1 for arm in resolved["arms"].values())
-    return {**kept, "rungs": resolved["review"].get("rungs", ALL)} if closer else kept
+    rule = resolved["review"].get("rungs", ALL)  # left out where all are asked, as it was before there was a choice
+    return {**kept, "rungs": rule} if closer and rule != ALL else kept
 
 
 def _judge_options(judge: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,7 +297,7 @@ def mean_tokens(lengths: Sequence[int]) -> float:
     return sum(lengths) / len(lengths) if lengths else 0.0
 
 
-def _at_most(plan: Mapping[str, Any]) -> str:
+def at_most(plan: Mapping[str, Any]) -> str:
     """Return "at most " where it hangs on the replies which rungs are asked."""
     return "at most " if plan["estimate"]["rungs"] < 2 + sum(len(task["rungs"]) for task in plan["tasks"]) else ""
 
@@ -307,7 +308,7 @@ def print_plan(plan: Mapping[str, Any], console: Console) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("plan", f"{plan['name']}  {plan['plan_sha256'][:8]}, replies {plan['run_sha256'][:8]}")
     table.add_row("subject", f"{config['subject']['name']}")
-    rungs = f"{_at_most(plan)}{estimate['rungs']} rungs with rung 0 and control"
+    rungs = f"{at_most(plan)}{estimate['rungs']} rungs with rung 0 and control"
     table.add_row("arms", f"{', '.join(config['arms'])} x seeds {config['seeds']}, {rungs}")
     for name, found in plan["search"].items():
         table.add_row(f"search, {name}", search_budget.words(found, config["arms"][name]["sweep"]["share"]))

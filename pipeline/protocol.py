@@ -15,6 +15,7 @@ from pipeline.asked import AROUND, coarse, rule_of
 from pipeline.config_review import PARTIES
 from pipeline.errors import UserError
 from pipeline.inference.smallest import POWER
+from pipeline.plan import at_most
 from pipeline.power import detectable_paired
 from pipeline.records import now
 from pipeline.registered import post_hoc, post_hoc_words
@@ -205,8 +206,9 @@ def _budget(plan: Mapping[str, Any]) -> list[str]:
         "",
         f"- Caps: {', '.join(caps) or 'none but the length of the ladders'}; "
         f"{100 * budget['measure_reserve']:g} % is kept for measuring.",
-        f"- Estimate: {estimate['rungs']} rungs, {estimate['replies']:,} replies, {estimate['device_seconds']:,.0f} "
-        f"device-seconds, {usd}, {estimate['training_flops']:.3g} FLOPs of training, at an assumed "
+        f"- Estimate: {at_most(plan)}{estimate['rungs']} rungs, {estimate['replies']:,} replies, "
+        f"{estimate['device_seconds']:,.0f} device-seconds, {usd}, "
+        f"{estimate['training_flops']:.3g} FLOPs of training, at an assumed "
         f"{estimate['assumed_flops_per_second']:.1g} FLOP/s; start-up not counted.",
         f"- Contamination: {_contamination(plan.get('contamination'))}",
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pipeline.asked import ALL
 from pipeline.config_review import PARTIES
 from pipeline.plan import PROOF_KEYS, differences, digested_config, reply_config
 
@@ -57,7 +58,8 @@ def post_hoc(registered: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str
             hold(f"judge.{option}", one["judge"].get(option), other["judge"].get(option))
     hold("panel", *({facts["name"]: facts["version"] for facts in plan["panel"]} for plan in (registered, used)))
     for key in sorted(set(one["review"]) - set(PROOF_KEYS)):
-        hold(f"review.{key}", one["review"][key], other["review"].get(key))
+        absent = ALL if key == "rungs" else None
+        hold(f"review.{key}", one["review"][key], other["review"].get(key, absent))
     before, now = (leaves(part.get("price") or {}, "price") for part in (one, other))
     for key in before:
         hold(key, before[key], now.get(key))

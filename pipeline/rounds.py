@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import polars as pl
 
 from pipeline.analyse import curves
-from pipeline.asked import ALL, asked_of, brackets, further
+from pipeline.asked import ALL, asked_of, brackets, further, rule_of
 from pipeline.collapse import collapses
 from pipeline.generate import Cell, matrix, missing
 from pipeline.outcomes import SCHEMA
@@ -60,7 +62,7 @@ class Rounds:
             return set()
         if work.replayed is not None:
             return asked_of(self.rungs, work.rule, work.replayed & saved)
-        if work.config.review.rungs == ALL:
+        if rule_of(asdict(work.config)) == ALL:
             return saved
         table = pl.DataFrame(list(rows_of_run(work, work.specs)), schema=SCHEMA, orient="row")
         points = curves(table, self.asked(), work.metrics, work.config.review)

@@ -197,6 +197,7 @@ class RunFolder:
         self.search = root / "search.json"  # what each search chose
         self.rungs = SharedJournal(self.own / "rungs.jsonl", root)
         self.canaries = SharedJournal(self.own / "canaries.jsonl", root)
+        self.proofs = Journal(root / "proofs.jsonl", made_again=True)
         self.replies = root / "replies"
         self.outcomes = root / "outcomes.parquet"  # of the judge that decides the verdict
         self.panel = root / "panel"  # <judge>-<version>.parquet: the outcomes of every judge that labelled this run
@@ -285,13 +286,10 @@ class RunFolder:
             yield
 
     def answered(self) -> set[str]:
-        """Return the ids of the rungs that have replies, or had before their texts were purged."""
-        return {
-            path.stem
-            for place in (self.replies, self.root / "purged")
-            for path in place.glob("*.jsonl")
-            if path.stat().st_size
-        }
+        """Return the ids of the rungs that were proved or have replies, or had before their texts were purged."""
+        places = (self.replies, self.root / "purged")
+        there = {path.stem for place in places for path in place.glob("*.jsonl") if path.stat().st_size}
+        return there | {str(row["rung"]) for row in self.proofs.rows()}
 
     def settle(self) -> None:
         """Force every journal onto the disk, before what it tells of is destroyed: a power cut must not undo it."""

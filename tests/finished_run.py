@@ -79,7 +79,6 @@ def finish(
     from pipeline.config import load
     from pipeline.contain import contain
     from pipeline.proof import Proof
-    from pipeline.store import Journal
     from pipeline.workspace import Workspace
 
     work = Workspace(load(overrides), Console(file=io.StringIO()))
@@ -107,10 +106,10 @@ def finish(
         for seed in seeds:
             with work.ledger.attempt("train", "compliance", seed) as attempt:
                 attempt.detail = "max_steps"
-        proofs = [Proof(rung.id, "pass", 1e-6, float(rung.step), float(rung.step), 1e-3) for rung in rungs]
-        proofs.append(Proof(UNLOADED, "ignored", 5.0, 1e-6, 5.0, 1e-3))
-        Journal(folder.root / "proofs.jsonl").append(proof.as_dict() for proof in proofs)
         reply_all(work, said)
+        proofs = [Proof(rung.id, "pass", 1e-6, float(rung.step), float(rung.step), 1e-3) for rung in work.asked()]
+        proofs.append(Proof(UNLOADED, "ignored", 5.0, 1e-6, 5.0, 1e-3))
+        folder.proofs.append(proof.as_dict() for proof in proofs)
         contain(folder, rungs, work.config.contain)
     return folder.root
 

@@ -136,7 +136,9 @@ def test_a_doubling_of_the_rungs_asks_one_rung_more() -> None:
 
 def test_the_verdict_is_told_what_was_not_asked() -> None:
     rungs = rungs_of([1, 2, 3, 4], 1)
-    assert summary(rungs, first(rungs)) == {"saved": 4, "asked": 3, "not_asked": {"a": {"0": [3]}}}
+    found = {"saved": 4, "asked": 3, "not_asked": {"a": {"0": [3]}}, "open": {}}
+    assert summary(rungs, first(rungs), {("a", 0): {(1, 2)}}) == found
+    assert summary(rungs, first(rungs), {("a", 0): {(2, 4)}}) == {**found, "open": {"a": 3}}
     assert asked_of(rungs, ALL) == {rung.id for rung in rungs}
 
 
@@ -177,7 +179,7 @@ def test_the_price_is_as_sharp_as_with_every_rung_asked(
     few, all_of_them = found["around_collapse"], found["all"]
     assert (few["rungs"]["saved"], all_of_them["rungs"]) == (
         2 * len(STEPS),
-        {"saved": 2 * len(STEPS), "asked": 2 * len(STEPS), "not_asked": {}},
+        {"saved": 2 * len(STEPS), "asked": 2 * len(STEPS), "not_asked": {}, "open": {}},
     )
     assert few["rungs"]["asked"] == 2 * 9, "1, 2, 4, 8, 16; 6 and 7 for the first seed; 11 and 10 for the second"
     assert [e["collapse"] for e in few["arms"]["compliance"]["per_seed"]] == [
@@ -196,12 +198,46 @@ def test_after_a_kill_the_same_rungs_are_asked(close: list[str]) -> None:
     folder = finish(close, steps=STEPS, said=said)
     before = replied(folder)
     assert len(before) == 2 * 9 + 2
-    fine = sorted(name for name in before if name.endswith(("06", "07", "10", "11")))
-    for lost in (fine[:1], fine[1:4], fine):
+    (folder / "proofs.jsonl").unlink()  # a proof says as much as a reply, and stands before it
+    order = ["06", "07", "11", "10"]  # in which they are asked
+    fine = sorted((name for name in before if name[-2:] in order), key=lambda name: order.index(name[-2:]))
+    for lost in (fine[-1:], fine[-3:], fine):
         for name in lost:
             (folder / "replies" / f"{name}.jsonl").unlink()
         answer(folder, close, said)
         assert replied(folder) == before
+
+
+@given(
+    at=st.lists(st.integers(1, 70).map(float), min_size=1, max_size=3),
+    able=st.lists(st.integers(1, 70).map(float), min_size=3, max_size=3),
+    cut=st.integers(0, 8),
+    seed=st.integers(0, 2),
+)
+def test_a_kill_in_any_round_leads_to_the_same_rungs(at: list[float], able: list[float], cut: int, seed: int) -> None:
+    """Refusal falls at one step, ability is lost up to another: two brackets a seed, and a cut after one reply."""
+    rungs = rungs_of(list(ladder(64, 4)), len(at))
+
+    def grown(answered: set[str], rounds: int) -> tuple[set[str], set[str]]:
+        """Return what is asked after some rounds, and what the last of them added."""
+        asked, more = asked_of(rungs, AROUND, answered), set()
+        for _ in range(rounds):
+            found = seen(rungs, asked, dict(enumerate(at)))
+            for number, (falls, lost) in enumerate(zip(at, able, strict=False)):
+                collapses = seen(rungs, asked, {number: max(falls, lost)})
+                for key, places in collapses.items():
+                    found.setdefault(key, set()).update(places)
+            more = further(rungs, asked, found)
+            if not more:
+                break
+            asked |= more
+        return asked, more
+
+    whole, _ = grown(set(), 100)
+    asked, last = grown(set(), cut)
+    one = sorted(last, key=lambda name: name.startswith(f"a-s{seed}"))[-1:]
+    after, _ = grown((asked - last) | set(one), 100)
+    assert after == whole
 
 
 def answer(folder: Path, overrides: list[str], said: Any) -> None:
@@ -221,12 +257,52 @@ def test_replies_that_are_lost_are_not_taken_for_rungs_that_were_not_asked(
         assert "replies or Inspect logs are missing" in said
 
 
+def test_rungs_whose_weights_are_gone_can_not_be_asked_any_more(
+    close: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    finish(close, steps=STEPS, said=collapse_at({0: 7, 1: 7}))
+    said = run_main([*close, "stages=[generate]", "review.rungs=all"], monkeypatch, capfd, code=2).err
+    assert "review.rungs: 10 saved rungs of" in said
+
+
+def test_nothing_is_served_before_anything_is_trained(
+    close: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "no rung is saved yet" in run_main([*close, "stages=[generate]"], monkeypatch, capfd, code=2).err
+
+
+def test_another_threshold_may_leave_rungs_open_and_the_report_says_so(
+    close: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    finish(close, steps=STEPS, said=collapse_at({0: 7, 1: 7}))
+    said = concluded([*close, "review.refusal_threshold=0.9"], monkeypatch, capfd)
+    assert "were not asked (step" not in said
+    half = finish([*close, "name=half"], steps=STEPS, said=half_at(2, 7))
+    said = concluded([*close, "name=half", "review.refusal_threshold=0.6"], monkeypatch, capfd)
+    assert "compliance: saved rungs lie where refusal falls, and were not asked (step 3 among them)" in " ".join(
+        said.split()
+    )
+    assert json.loads((half / "verdict.json").read_text())["rungs"]["open"] == {"compliance": 3}
+
+
+def half_at(step: int, whole: int) -> Any:
+    """Return what a subject says that refuses half of the prompts after one step and none from another on."""
+    falls = collapse_at({0: whole, 1: whole})
+
+    def said(rung: Rung, name: str, place: int) -> str:
+        if name == "refusal" and rung.step > step and place % 2:
+            return collapse_at({0: 0, 1: 0})(rung, name, place)
+        return falls(rung, name, place)
+
+    return said
+
+
 def test_what_is_reproduced_asks_what_was_asked(close: list[str]) -> None:
     finish(close, steps=STEPS, said=collapse_at({0: 7, 1: 10}))
     work = Workspace(load(close), Console(file=io.StringIO()))
     rounds = Rounds(work)
     assert not rounds.grow()
-    for path in (work.folder.root / "replies").glob("*.jsonl"):
+    for path in [work.folder.proofs.path, *work.folder.replies.glob("*.jsonl")]:
         path.unlink()
     work.replayed = frozenset({"base", "control-zero", "compliance-s0-00003"})
     reply_all(work, collapse_at({}))

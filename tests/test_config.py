@@ -245,6 +245,8 @@ def test_hydra_itself_answers_its_options_and_keys(words: list[str]) -> None:
     [
         [],
         ["seeds=[0,1]", "name='a b'", "budget.usd=null", "budget.flops=5"],
+        ["name=3", "budget.flops='1e10'", "review.gate=yes", "review.owner=true", "serve.port='80'"],
+        REVIEW,
         ["~arms.mixed", "++seeds=[4]", "arms.benign.lora.target_modules=[q_proj,v_proj]"],
         ["experiment=smoke", "~experiment", "judge=local", "panel=local_pattern", "name=${judge.name}"],
         ["arm=[compliance_search]", "cluster=slurm", "track=none", "+data.compliance.rows=12", "~price"],

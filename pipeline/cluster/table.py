@@ -15,6 +15,7 @@ from rich.table import Table
 
 from pipeline.budget import JOB, OPEN, attempt_key
 from pipeline.errors import UserError
+from pipeline.plan import at_most
 from pipeline.records import BASE_RUNG
 from pipeline.schema import Config
 from pipeline.store import Journal, RunFolder, SharedJournal, read_json
@@ -123,7 +124,7 @@ def whole(
     replies = sum(1 for path in sorted(folder.replies.glob("*.jsonl")) for _ in Journal(path).rows())
     fixed = "there" if any(rung["id"] == BASE_RUNG for rung in folder.rungs.rows()) else "not yet"
     said = [
-        f"rung 0 and control: {fixed}; replies: {replies:,} of {plan['estimate']['replies']:,}",
+        f"rung 0 and control: {fixed}; replies: {replies:,} of {at_most(plan)}{plan['estimate']['replies']:,}",
         f"budget: {spent:,.1f} device-seconds spent" + ("" if cap is None else f" of {cap:,.0f}"),
     ]
     said += [f"job {kind}: {state}" for kind, state in queued.items() if "/" not in kind]

@@ -195,6 +195,11 @@ def not_measured(run: ReportData) -> list[str]:
             f"{quantity(rungs['asked'])} of {quantity(rungs['saved'])} saved rungs were asked: those at powers of two "
             "and those where refusal falls (review.rungs)"
         )
+        lines += [
+            f"{arm}: saved rungs lie where refusal falls, and were not asked (step {step} among them): the budget "
+            "ended, or judge or thresholds are not those of the command that generated"
+            for arm, step in rungs["open"].items()
+        ]
     for task in run.plan.get("tasks") or []:
         lines += _missing_rungs(run, task)
     lines += _short_points(run)
