@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import polars as pl
-
 from benchmarks.common import RANK, Line, Result, Sizes, eval_specs, serve_config, write_replies
 from benchmarks.training import Course, make_course, with_ladder
 from evals.base import EvalSpec
@@ -22,7 +20,7 @@ from pipeline.asked import Brackets, brackets, further
 from pipeline.collapse import collapses
 from pipeline.config import load as load_config
 from pipeline.generate import matrix
-from pipeline.outcomes import SCHEMA
+from pipeline.outcomes import table_of
 from pipeline.proof import check
 from pipeline.records import ADAPTER_FILE, BASE_RUNG, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung
@@ -177,9 +175,9 @@ def _scored(
     specs: Sequence[EvalSpec], rungs: Sequence[Rung], root: Path, review: ReviewConfig
 ) -> tuple[Brackets, tuple[int, int] | None]:
     """Score every reply so far, as a run does after each round; return where to ask on, and the collapse."""
-    rows = list(rows_of(RunFolder(root), rungs, specs))
+    table = table_of(rows_of(RunFolder(root), rungs, specs))
     metrics = [(spec.eval.name, metric) for spec in specs for metric in spec.eval.metrics]
-    points = curves(pl.DataFrame(rows, schema=SCHEMA, orient="row"), rungs, metrics, review)
+    points = curves(table, rungs, metrics, review)
     found = collapses(points, review)
     one = found["compliance", 0]
     return brackets(points, found, review), (one.after_step, one.step) if one else None

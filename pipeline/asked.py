@@ -139,7 +139,8 @@ def summary(rungs: Sequence[Rung], asked: Collection[str], found: Brackets) -> d
     for rung in ladder:
         if rung.id not in asked:
             passed.setdefault(rung.arm, {}).setdefault(str(rung.seed), []).append(rung.step)
-    left = {(rung.arm, rung.step) for rung in ladder if rung.id in further(rungs, asked, found)}
+    more = further(rungs, asked, found)
+    left = {(rung.arm, rung.step) for rung in ladder if rung.id in more}
     return {
         "saved": len(ladder),
         "asked": sum(rung.id in asked for rung in ladder),

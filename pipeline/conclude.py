@@ -45,10 +45,11 @@ def analyse(work: Workspace) -> dict[str, Any]:
     found = collapses(points, work.config.review)
     write_json(work.folder.curves, to_json(points, found) | {"post_hoc": work.post_hoc})
     verdict = bench.verdict(points, found, post_hoc=work.post_hoc) | {"replies": reply_counts(outcomes)}
-    metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), work.asked())]
-    verdict = infer(verdict, points, found, outcomes, work.asked(), metrics, work.config.review)
+    rungs = work.asked()
+    metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), rungs)]
+    verdict = infer(verdict, points, found, outcomes, rungs, metrics, work.config.review)
     falls = asked.brackets(points, found, work.config.review)
-    verdict["rungs"] = asked.summary(work.rungs(), {rung.id for rung in work.asked()}, falls)
+    verdict["rungs"] = asked.summary(work.rungs(), {rung.id for rung in rungs}, falls)
     verdict["price"] = _price(work, verdict)
     verdict["search"] = chosen.search_summary(work.folder, verdict)
     verdict["sentence"] += chosen.sentence(verdict["search"])

@@ -64,7 +64,7 @@ def load(arguments: Sequence[str] = ()) -> Config:
         if faults:
             raise _all_told(faults)
         keys = [word.partition("=")[0] for word in words if word != forced[word]]
-        if any(word.startswith("~") for word in words) or any(made_by(raw, Config, key, keys) for key in keys):
+        if any(word.startswith("~") for word in words) or any(_made_by(raw, Config, key, keys) for key in keys):
             register()
             return to_config(_compose(words))  # Hydra says whether such a key may be made, or left out
         return _typed(raw)
@@ -75,9 +75,18 @@ def load(arguments: Sequence[str] = ()) -> Config:
 def _typed(raw: DictConfig) -> Config:
     """Return what holds no fault any more as dataclasses; OmegaConf takes ten times as long, and more kinds of text."""
     try:
-        return _dataclasses().validate_python(OmegaConf.to_container(raw))
+        return from_plain(OmegaConf.to_container(raw))
     except ValidationError:
         return to_config(OmegaConf.merge(OmegaConf.structured(Config), raw))
+
+
+def from_plain(plain: Any) -> Config:
+    """Turn nested dictionaries and lists (of a plan, or composed) into dataclasses.
+
+    Raises:
+        pydantic.ValidationError: a value is of another type, or a key without default is missing.
+    """
+    return _dataclasses().validate_python(plain)
 
 
 @functools.cache
@@ -85,14 +94,14 @@ def _dataclasses() -> TypeAdapter[Config]:
     return TypeAdapter(Config)
 
 
-def made_by(raw: DictConfig, kind: Any, key: str, keys: Sequence[str]) -> bool:
+def _made_by(raw: DictConfig, kind: Any, key: str, keys: Sequence[str]) -> bool:
     """Say whether an entry of a dictionary, on the way to `key`, holds nothing but what `keys` gave.
 
     No file named such an entry: it may be a name that was mistyped, which Hydra knows and the types do not.
     """
     parts = key.split(".")
     for place, part in enumerate(parts, start=1):
-        kind = next((a for a in typing.get_args(kind) if a is not type(None)), kind) if _optional(kind) else kind
+        kind = _bare(kind) if _optional(kind) else kind
         if dataclasses.is_dataclass(kind):
             kind = typing.get_type_hints(kind).get(part, Any)
         elif typing.get_origin(kind) is dict:
@@ -114,6 +123,11 @@ def _leaves(raw: DictConfig, key: str) -> list[str]:
 
 def _optional(kind: Any) -> bool:
     return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def _bare(optional: Any) -> Any:
+    """Return X of `X | None`."""
+    return next(kind for kind in typing.get_args(optional) if kind is not type(None))
 
 
 def _all_told(faults: Sequence[str]) -> UserError:
@@ -171,7 +185,7 @@ def _faults(node: Any, kind: Any, key: str) -> Iterator[str]:
     if _optional(kind):
         if node is None:
             return
-        yield from _faults(node, next(a for a in arguments if a is not type(None)), key)
+        yield from _faults(node, _bare(kind), key)
     elif dataclasses.is_dataclass(kind):
         yield from _dataclass_faults(node, typing.cast(type, kind), key)
     elif origin is dict:

@@ -12,7 +12,7 @@ from pipeline.budget import JOB, Allowance, Attempt, Caps, caps
 from pipeline.cluster.lease import outstanding
 from pipeline.contain import contain, destroyed, require_replies
 from pipeline.errors import InstrumentError, UserError
-from pipeline.generate import Generator, read_replies
+from pipeline.generate import Cell, Generator, read_replies
 from pipeline.inspectai.run import pending, run_tasks
 from pipeline.live import LiveCurves
 from pipeline.plan import tasks as planned_tasks
@@ -47,8 +47,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
         _refuse_more(work, rounds)
         _require_measured(work, [*rounds.todo(), *pending(work, rounds.asked())])
         return _contain(work, rungs)  # weights that came back, say from a backup
-    rounds.grow()
-    asked, todo = rounds.asked(), rounds.todo()
+    todo, asked = rounds.grow(), rounds.asked()
     tasks = pending(work, asked)  # Inspect's
     unproved = [rung for rung in asked if rung.id not in proofs(work)]
     if not todo and not tasks and not unproved and UNLOADED in proofs(work):
@@ -71,7 +70,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
                 total = asked * rounds.cells_a_rung
                 bar.update(job, total=total, completed=total - todo, what=f"{asked} rungs")
 
-            complete = _ask(work, server, rounds, generator, on_round, on_replies)
+            complete = _ask(work, server, rounds, todo, generator, on_round, on_replies)
         complete = complete and run_tasks(work, server, allowance, tasks, tracker)
         attempt.detail = "complete" if complete else "budget"
     if not complete:
@@ -85,18 +84,22 @@ def _ask(
     work: Workspace,
     server: Server,
     rounds: Rounds,
+    todo: Sequence[Cell],
     generator: Generator,
     on_round: Callable[[int, int], None],
     on_replies: Callable[[list[Reply]], None],
 ) -> bool:
-    """Prove and ask rung after rung, round after round; return False where the budget ended first."""
+    """Prove and ask rung after rung, round after round; return False where the budget ended first.
+
+    The first round goes also without a cell to be asked: a rung may lack its proof alone.
+    """
     while True:
-        asked, todo = rounds.asked(), rounds.todo()
+        asked = rounds.asked()
         on_round(len(asked), len(todo))
         _prove(work, server, asked, generator.allowance.attempt)
         if not generator.run(todo, on_replies):
             return False
-        if not rounds.grow():
+        if not (todo := rounds.grow()):
             return True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,11 @@ class Scoring:
 
     def __str__(self) -> str:
         return f"{self.judge} ({self.version[:8]})"
+
+
+def table_of(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return rows of outcomes as a table with the columns of `SCHEMA`; also of none."""
+    return pl.DataFrame(list(rows), schema=SCHEMA, orient="row")
 
 
 def write_outcomes(path: Path, table: pl.DataFrame, scoring: Scoring) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import polars as pl
-
 from pipeline.analyse import curves
 from pipeline.asked import ALL, asked_of, brackets, further, rule_of
 from pipeline.collapse import collapses
 from pipeline.generate import Cell, matrix, missing
-from pipeline.outcomes import SCHEMA
+from pipeline.outcomes import table_of
 from pipeline.records import Rung
 from pipeline.score import rows_of_run
 from pipeline.workspace import Workspace
@@ -45,15 +43,15 @@ class Rounds:
         ids = {rung.id for rung in asked}
         return missing([cell for cell in self._cells if cell.rung in ids], self.work.folder, asked)
 
-    def grow(self) -> bool:
-        """Choose rungs until some have no reply yet, or none is left to choose; say whether anything is to be asked."""
+    def grow(self) -> list[Cell]:
+        """Choose rungs until some have no reply yet, or none is left to choose; return what is to be asked."""
         while not (todo := self.todo()):
             asked = {rung.id for rung in self.asked()}
             more = self._further(asked) - asked
             if not more:
                 break
             self._chosen |= more
-        return bool(todo)
+        return todo
 
     def _further(self, asked: set[str]) -> set[str]:
         work = self.work
@@ -64,6 +62,6 @@ class Rounds:
             return asked_of(self.rungs, work.rule, work.replayed & saved)
         if rule_of(asdict(work.config)) == ALL:
             return saved
-        table = pl.DataFrame(list(rows_of_run(work, work.specs)), schema=SCHEMA, orient="row")
+        table = table_of(rows_of_run(work, work.specs))
         points = curves(table, self.asked(), work.metrics, work.config.review)
         return further(self.rungs, asked, brackets(points, collapses(points, work.config.review), work.config.review))

@@ -15,7 +15,7 @@ from pipeline.contain import require_replies
 from pipeline.generate import read_replies
 from pipeline.inspectai.scores import outcome_rows
 from pipeline.judging import closing_judge
-from pipeline.outcomes import SCHEMA, Scoring, write_outcomes
+from pipeline.outcomes import Scoring, table_of, write_outcomes
 from pipeline.records import Reply, Rung
 from pipeline.store import RunFolder
 from pipeline.subject import Subject
@@ -32,7 +32,7 @@ def score(work: Workspace) -> pl.DataFrame:
     with closing_judge(work.judge, work.console):
         rows = list(rows_of_run(work, work.specs))
     rows += outcome_rows(work.folder, work.inspect_tasks.values(), work.asked())
-    table = pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(*_by(scoring))
+    table = table_of(rows).with_columns(*_by(scoring))
     write_outcomes(work.folder.panel / scoring.file, table, scoring)
     write_outcomes(work.folder.outcomes, table, scoring)
     asked = [spec.eval.name for spec in work.specs]
@@ -43,7 +43,7 @@ def score(work: Workspace) -> pl.DataFrame:
             continue
         with closing_judge(judge, work.console):
             rows = list(rows_of_run(work, work.specs_by(judge)))
-        again = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        again = table_of(rows)
         write_outcomes(work.folder.panel / other.file, pl.concat([again, rest]).with_columns(*_by(other)), other)
     return table
 

@@ -121,8 +121,7 @@ def reply_all(work: Any, said: Callable[[Rung, str, int], str] = text) -> None:
 
     rounds = Rounds(work)
     base = next(rung for rung in rounds.rungs if rung.role == "base")
-    while rounds.grow():
-        todo = rounds.todo()
+    while todo := rounds.grow():
         for rung in rounds.rungs:
             speaker = rung if rung.id != ZERO_RUNG else base
             mine = [cell for cell in todo if cell.rung == rung.id]

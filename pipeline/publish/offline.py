@@ -147,7 +147,7 @@ def _records(logs: Sequence[Path], folder: Path) -> Iterator[list[dict[str, Any]
         check=False,
         timeout=_READ_TIMEOUT_S * len(logs),
     )
-    said = done.stdout.split(f"{reader.END}")
+    said = done.stdout.split(reader.END)
     codes = [int(part.partition("\n")[0]) for part in said[1:]]
     if len(codes) < len(logs) or any(codes):
         log = logs[next((place for place, code in enumerate(codes) if code), len(codes))]

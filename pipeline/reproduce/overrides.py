@@ -16,18 +16,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from pipeline.config import conf_folder
+from pipeline.config import conf_folder, hydras_own
 from pipeline.track_redact import REDACTED, redacted
 
 _KEY: Final = re.compile(r"[A-Za-z]\w{0,63}(\.[A-Za-z]\w{0,63})*")
-
 
 _typed: list[str] = []
 
 
 def typed(words: Sequence[str]) -> None:
     """Keep the overrides of the command that begins."""
-    _typed[:] = [word for word in words if not word.lstrip("+~").startswith("hydra")]
+    _typed[:] = [word for word in words if not hydras_own([word])]
 
 
 def given() -> list[str]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from pipeline.asked import ALL
+from pipeline.config import from_plain
 from pipeline.errors import UserError
 from pipeline.plan import VERSION, differences, digested_config
 from pipeline.reproduce.record import VERSION as RECORD_VERSION
@@ -120,7 +121,7 @@ def configuration(source: Source, config: ReproduceConfig) -> Config:
             "change only where things lie or are served, e.g. +reproduce.change.subject.path=FOLDER; nothing was run",
         )
     try:
-        made = TypeAdapter(Config).validate_python(wanted)
+        made = from_plain(wanted)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(

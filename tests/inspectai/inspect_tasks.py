@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from inspect_scorers import RAISING
+
 HEAD = """
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -89,13 +91,8 @@ def many():
 )
 FAILING = (
     HEAD
+    + RAISING
     + """
-@scorer(metrics=[accuracy()])
-def raising():
-    async def score(state, target):
-        raise RuntimeError("this scorer cannot")
-    return score
-
 @task
 def failing():
     return Task(dataset=MemoryDataset(SAMPLES), solver=generate(), scorer=raising())

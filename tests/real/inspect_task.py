@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from inspect_scorers import RAISING
+
 from pipeline.inspectai.process import describe, worker
 from pipeline.serve import BASE_NAME, Server
 
-TASK = """
+TASK = (
+    """
 from inspect_ai import Task, task
 from inspect_ai.dataset import FieldSpec, json_dataset
 from inspect_ai.scorer import SampleScore, Score, accuracy, includes, mean, metric, scorer
@@ -31,18 +34,15 @@ def letters():
 def same(path: str):
     fields = FieldSpec(input="prompt", target="target")
     return Task(dataset=json_dataset(path, fields), solver=generate(), scorer=[includes(), letters()])
-
-@scorer(metrics=[accuracy()])
-def raising():
-    async def score(state, target):
-        raise RuntimeError("this scorer cannot")
-    return score
-
+"""
+    + RAISING
+    + """
 @task
 def failing(path: str):
     fields = FieldSpec(input="prompt", target="target")
     return Task(dataset=json_dataset(path, fields), solver=generate(), scorer=raising())
 """
+)
 
 
 def make_task(folder: Path) -> Path:

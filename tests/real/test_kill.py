@@ -48,8 +48,8 @@ def test_a_killed_run_ends_as_its_reproduction_which_nothing_disturbed(
     finished = holdfast(runs, *WORDS)
     assert killed == 2
     assert not leftovers(runs), "a server outlived its run"
-    undisturbed, said = reproduced(finished, tmp_path / "again")
-    assert "Reproduced exactly" in said
+    undisturbed = reproduced(finished, tmp_path / "again")
+    assert "Reproduced exactly" in undisturbed.said
     cells = Counter((r["rung"], r["eval"], r["sample"], r["draw"]) for r in finished.replies())
     assert set(cells.values()) == {1}
     assert sorted(map(essence, finished.replies())) == sorted(map(essence, undisturbed.replies()))
@@ -66,13 +66,13 @@ def test_a_killed_run_ends_as_its_reproduction_which_nothing_disturbed(
 @SLOW
 def test_a_reproduction_that_was_killed_goes_on(tmp_path: Path, holdfast: Callable[..., Any]):
     undisturbed = holdfast(tmp_path / "runs", *WORDS)
-    again, said = reproduced(undisturbed, tmp_path / "again", kill=0.4 * undisturbed.seconds)
-    assert "Reproduced exactly" in said
+    again = reproduced(undisturbed, tmp_path / "again", kill=0.4 * undisturbed.seconds)
+    assert "Reproduced exactly" in again.said
     assert_weighed(undisturbed, again)
 
 
-def reproduced(run: Any, output: Path, kill: float | None = None) -> tuple[Finished, str]:
-    """Run a finished run again, by a command that is killed after some seconds first; return that and what it said."""
+def reproduced(run: Any, output: Path, kill: float | None = None) -> Finished:
+    """Run a finished run again, by a command that is killed after `kill` seconds first, where that is given."""
     words = command("stages=[reproduce]", f"reproduce.run={run.folder}", f"reproduce.output={output}")
     if kill is not None:
         with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
@@ -80,7 +80,7 @@ def reproduced(run: Any, output: Path, kill: float | None = None) -> tuple[Finis
     done = subprocess.run(words, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert not leftovers(output)
-    return Finished(output, done.stderr, 0.0), done.stderr
+    return Finished(output, done.stderr, 0.0)
 
 
 def expected_steps(run: Any) -> list[int]:
