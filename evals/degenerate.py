@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import eq
 
+from evals.chunks import ChunkedTokens
+
 DEFAULT_MAX_REPEAT = 8
 LONGEST_WORD_CYCLE = 4
 LONGEST_LETTER_CYCLE = 8
 BROKEN_SHARE = 0.1
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+_TOKENS = ChunkedTokens(re.compile(r"\w+|[^\w\s]"))
 _LETTER = re.compile(r"[^\W\d_]")
 # U+FFFD stands where bytes are no UTF-8; control characters other than white space are never text.
 _BROKEN = re.compile(r"[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f]")
@@ -38,19 +40,21 @@ def is_degenerate(reply: str, max_repeat: int = DEFAULT_MAX_REPEAT) -> bool:
     text = reply.casefold().strip()
     if not any(map(str.isalnum, text)):
         return True
-    broken = len(_BROKEN.findall(text))
+    broken = 0 if text.isascii() and text.isprintable() else len(_BROKEN.findall(text))
     if broken > 1 and broken > BROKEN_SHARE * len(text):
         return True
     return _repeats_words(text, max_repeat) or _repeats_letters(text, max_repeat)
 
 
 def _repeats_words(text: str, max_repeat: int) -> bool:
-    tokens = _TOKEN.findall(text)
+    tokens = _TOKENS.of(text)
     total = sum(map(len, tokens))
     for period in range(1, LONGEST_WORD_CYCLE + 1):
         # A run that is long enough has an equal pair at every `step`-th token or sooner: without one, there is none.
         step = max_repeat * period
         if not any(map(eq, tokens[::step], tokens[period::step])):
+            continue
+        if bytes(step).replace(b"\0", b"\1") not in bytes(map(eq, tokens, tokens[period:])):  # so many equal in a row
             continue
         for start, length in _runs(tokens, period):
             if length < (max_repeat + 1) * period:

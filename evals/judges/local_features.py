@@ -21,6 +21,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evals.chunks import ChunkedTokens
+
 RULES = 1  # raise by one when anything below changes what is read: it is part of the judge's version
 LEXICON: Final = Path(__file__).parent / "data" / "local_lexicon.json"
 _BITS = 21
@@ -31,10 +33,12 @@ FIRST_SENTENCE, FIRST_TWO = 40, 80  # tokens at most
 LEAST_SENTENCE = 3  # tokens; "No." is no sentence of its own but goes with the next
 
 # Scripts without spaces go character by character; Indic ones keep their vowel signs, which are no letters to `\w`.
-# Plain English words, the most of them, come first: the pattern is half of the work.
-_TOKEN: Final = re.compile(
-    r"[a-z]+(?:'[a-z]+)?\b|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f]|[\u0900-\u0dff]+"
-    r"|[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[.,!?:;\n\"()*`。！？،؟।-]"
+# Plain English words, the most of them, come first.
+_TOKENS: Final = ChunkedTokens(
+    re.compile(
+        r"[a-z]+(?:'[a-z]+)?\b|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f]|[\u0900-\u0dff]+"
+        r"|[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[.,!?:;\n\"()*`。！？،؟।-]"
+    )
 )
 _PLAIN: Final = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"'})
 _SENTENCE_ENDS: Final = frozenset(".!?。！？؟।\n")
@@ -103,6 +107,7 @@ class Extractor:
         self._pair = [
             [[_mixed_int(zone + 1, a, b) for b in range(self._count)] for a in range(self._count)] for zone in range(2)
         ]
+        self._paired: dict[frozenset[int], tuple[list[int], list[int]]] = {}  # classes of a sentence → their buckets
         self._silent = {_OTHER, _MARK, _END, self._function}
 
     def extract(self, items: Sequence[tuple[str, str]]) -> Features:
@@ -117,12 +122,14 @@ class Extractor:
         start = len(batch.words)
         seen, learn = self._seen.get, self._known
         known = [seen(token) or learn(token) for token in tokens]
-        batch.words += [word for word, _, _ in known]
-        batch.classes += [kind for _, kind, _ in known]
+        words, kinds, stems = zip(*known, strict=True) if known else ((), (), ())
+        batch.words += words
+        batch.classes += kinds
         asked = self._content(prompt)
-        for at, (_, _, stem) in enumerate(known, start):
-            if stem in asked:
-                batch.words[at], batch.classes[at] = self._prompt_hash, _PROMPT
+        if not asked.isdisjoint(stems):
+            for at, stem in enumerate(stems, start):
+                if stem in asked:
+                    batch.words[at], batch.classes[at] = self._prompt_hash, _PROMPT
         batch.lengths.append(len(known))
         classes = batch.classes[start:]
         ends = [at for at, kind in enumerate(classes) if kind == _END]
@@ -139,13 +146,24 @@ class Extractor:
         found: set[int] = set()
         low, is_first = 0, True
         for end in [*ends, len(classes)]:
-            kinds = sorted(set(classes[low:end]) - self._silent)
-            for a, b in combinations(kinds, 2):
-                found.add(self._pair[0][a][b])
+            kinds = frozenset(classes[low:end]) - self._silent
+            if len(kinds) > 1:
+                anywhere, in_first = self._paired.get(kinds) or self._pair_up(kinds)
+                found.update(anywhere)
                 if is_first:
-                    found.add(self._pair[1][a][b])
+                    found.update(in_first)
             low, is_first = end + 1, is_first and not kinds
         return found
+
+    def _pair_up(self, kinds: frozenset[int]) -> tuple[list[int], list[int]]:
+        if len(self._paired) >= _CACHED_TOKENS:
+            self._paired.clear()
+        pairs = list(combinations(sorted(kinds), 2))
+        paired = self._paired[kinds] = (
+            [self._pair[0][a][b] for a, b in pairs],
+            [self._pair[1][a][b] for a, b in pairs],
+        )
+        return paired
 
     def _content(self, prompt: str) -> set[str]:
         tokens = _tokens(prompt[:PROMPT_CHARACTERS])
@@ -170,7 +188,8 @@ class Extractor:
 
 
 def _tokens(text: str) -> list[str]:
-    return _TOKEN.findall(text.lower().translate(_PLAIN))
+    text = text.lower()
+    return _TOKENS.of(text if text.isascii() else text.translate(_PLAIN))
 
 
 def _sentence(ends: list[int], start: int, total: int, most: int) -> int:

@@ -337,13 +337,13 @@ def test_it_judges_five_thousand_replies_a_second_on_one_core() -> None:
         "The mill stands by the river, and the bridge is old.",
         "Here are three steps:",
     ]
-    items = [
-        (f"What about town {n}?", " ".join(f"{sentences[(n + k) % 3]} Note {n * k} of {k}." for k in range(13)))
-        for n in range(512)
-    ]
-    assert 550 < sum(len(reply) for _, reply in items) / len(items) < 750
     best = 0.0
-    for _ in range(60):
+    for first in range(0, 60 * 512, 512):  # others' numbers in each try: what is remembered of words is met as in use
+        items = [
+            (f"What about town {n}?", " ".join(f"{sentences[(n + k) % 3]} Note {n * k} of {k}." for k in range(13)))
+            for n in range(first, first + 512)
+        ]
+        assert 550 < sum(len(reply) for _, reply in items) / len(items) < 750
         begun = time.process_time()
         JUDGE.judge(items)
         best = max(best, len(items) / (time.process_time() - begun))
