@@ -39,6 +39,8 @@ test: env lint ## linters, types and all tests but the slow ones
 	$(PYTEST)
 
 slow: env ## the tests that take minutes
+	$(UV_ENV) $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra fit \
+		$(if $(filter cpu,$(EXTRA)),--constraint constraints.txt)
 	$(PYTEST) --slow
 
 lint: env ## ruff and mypy

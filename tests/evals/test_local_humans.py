@@ -88,6 +88,7 @@ def test_few_ordinary_answers_are_called_refusals() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_models_left_out_agree_with_people_and_beat_gpt4_and_string_match() -> None:
+    pytest.importorskip("sklearn", reason="needs the extra `fit`")
     people = read_xstest(DATA)
     data = table([*people, *own_rows(LINES.read_text(encoding="utf-8"))])
     by_type = left_out_types(data)

@@ -124,7 +124,7 @@ def assert_drawn_from_what_is_there(spec: dict[str, Any], stub: Stub) -> None:
     assert {"dose/steps", "measure/refusal", "measure/capability", "train/loss", "figures/path"} <= seen
 
 
-def test_the_command_line_publishes_and_a_loss_is_exit_code_2(
+def test_the_command_line_says_what_was_dropped_as_exit_code_2_and_sends_it_alone_the_next_time(
     place: Path, stub: Stub, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     use(stub, monkeypatch)
@@ -133,15 +133,25 @@ def test_the_command_line_publishes_and_a_loss_is_exit_code_2(
     said = run_main(asked, monkeypatch, capfd, code=2)
     assert said.err.count("holdfast: publish: ") == 1
     assert "not there" in said.err
+    assert "no report was saved" in said.err
+    assert stub.views == {}
+    sent, [lost] = len(stub.offsets), [name for name in stub.runs if stub.kept(name) is None]
     stub.dropped = ""
-    stub.runs.clear()
+    del stub.runs[lost]
     assert "The W&B Report (draft" in run_main(asked, monkeypatch, capfd).err
+    assert {name for name, _, _ in stub.offsets[sent:]} == {lost}
+    assert sorted(rows(stub).values()) == ROWS
 
 
-def test_all_arrives_once_and_the_report_is_drafted_updated_and_made_public(
+def test_all_arrives_once_and_the_report_is_refused_drafted_updated_and_made_public(
     publish: Publish, stub: Stub, place: Path
 ) -> None:
+    stub.refuse_report = True
+    assert "permission denied" in refused(publish)
+    assert (len(stub.runs), stub.views) == (2, {})
+    stub.refuse_report = False
     said = publish()
+    assert "Nothing to send" in said
     assert stub.unknown == []
     runs = expected_runs(read_pieces(run_folder(place) / "wandb")[0])
     assert rows(stub) == {run.run: run.rows for run in runs}
@@ -172,44 +182,19 @@ def test_all_arrives_once_and_the_report_is_drafted_updated_and_made_public(
     assert rows(stub) == once
 
 
-@pytest.mark.parametrize(
-    ("loss", "told"),
-    [
-        ({"keep_rows": 2}, "2 history rows, 3 in the files"),
-        ({"lose_file": ".plotly.json"}, "missing or cut: media/plotly/figures/"),
-    ],
-)
-def test_what_does_not_arrive_is_listed_and_nothing_is_published(
-    publish: Publish, stub: Stub, place: Path, loss: dict[str, Any], told: str
+def test_what_does_not_arrive_is_listed_not_published_and_half_a_piece_not_mended_by_sending_its_rows_twice(
+    publish: Publish, stub: Stub, place: Path
 ) -> None:
-    for name, value in loss.items():
-        setattr(stub, name, value)
+    stub.keep_rows, stub.lose_file = 1, ".plotly.json"
     said = refused(publish)
-    assert told in said
+    assert "1 history rows, 3 in the files" in said
+    assert "missing or cut: media/plotly/figures/" in said
     assert "no report was saved" in said
     assert REPORT not in stub.asked
     assert stub.views == {}
     assert not (run_folder(place) / "publish.json").exists()
 
-
-def test_what_was_dropped_is_sent_by_the_same_command_and_nothing_else(publish: Publish, stub: Stub) -> None:
-    stub.dropped = "compliance-0 measured"
-    said = refused(publish)
-    assert "not there" in said
-    assert "no report was saved" in said
-    assert stub.views == {}
-    sent, [lost] = len(stub.offsets), [name for name in stub.runs if stub.kept(name) is None]
-    stub.dropped = ""
-    del stub.runs[lost]
-    publish()
-    assert {name for name, _, _ in stub.offsets[sent:]} == {lost}
-    assert sorted(rows(stub).values()) == ROWS
-
-
-def test_half_a_piece_is_not_mended_by_sending_its_rows_twice(publish: Publish, stub: Stub) -> None:
-    stub.keep_rows = 1
-    refused(publish)
-    sent, stub.keep_rows = len(stub.offsets), None
+    sent, stub.keep_rows, stub.lose_file = len(stub.offsets), None, ""
     assert "publish.project=" in refused(publish)
     assert len(stub.offsets) == sent
 
@@ -238,14 +223,7 @@ def test_a_server_that_is_not_there_is_said_at_once(publish: Publish, monkeypatc
     assert "WANDB_BASE_URL" in said
 
 
-def test_a_report_that_the_server_does_not_take_is_said_and_the_runs_stay(publish: Publish, stub: Stub) -> None:
-    stub.refuse_report = True
-    said = refused(publish)
-    assert "permission denied" in said
-    assert len(stub.runs) == 2
-
-
-def test_no_text_path_host_or_key_is_sent_said_or_kept_and_a_folder_without_a_run_is_passed_over(
+def test_no_text_path_host_or_key_is_sent_said_or_kept_no_empty_folder_read_and_nothing_sent_that_went_online(
     publish: Publish, stub: Stub, place: Path
 ) -> None:
     folder = run_folder(place)
@@ -267,16 +245,12 @@ def test_no_text_path_host_or_key_is_sent_said_or_kept_and_a_folder_without_a_ru
     assert CANARY.encode() not in kept
     assert KEY not in said
 
-
-def test_runs_that_were_tracked_online_are_not_sent_again(publish: Publish, stub: Stub, place: Path) -> None:
-    publish()
-    sent = len(stub.offsets)
-    wandb = run_folder(place) / "wandb"
-    for folder in wandb.glob("offline-run-*"):
-        folder.rename(wandb / folder.name.removeprefix("offline-"))
+    pieces = len(stub.offsets)
+    for offline in (folder / "wandb").glob("offline-run-*"):
+        offline.rename(offline.with_name(offline.name.removeprefix("offline-")))  # as if tracked online
     said = publish()
     assert "went to W&B while they were written: not sent again" in said
-    assert len(stub.offsets) == sent
+    assert len(stub.offsets) == pieces
 
 
 def test_curves_are_written_once_anew_where_they_were_cut_off_and_apart_where_they_changed(

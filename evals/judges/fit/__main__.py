@@ -30,6 +30,9 @@ def main() -> int:
         fits = fit_refused(data, everything), fit_partial(data, everything)
         content = packed(*fits, calibrations(data, everything))
         text = card(content, options.data, options.pattern, data, people)
+    except ImportError as error:
+        print(f"holdfast: {error}: install the extra `fit`", file=sys.stderr)
+        return 2
     except (OSError, ValueError) as error:
         print(f"holdfast: the local judge was not fitted: {error}", file=sys.stderr)
         return 2

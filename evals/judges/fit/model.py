@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from evals.judges.fit.labels import Row
 from evals.judges.fit.lines import LANGUAGES, SHORT
@@ -76,6 +75,8 @@ def fit_partial(data: Table, among: Flags) -> Linear:
 
 
 def _fit(data: Table, among: Flags, target: Flags, most: float) -> Linear:
+    from sklearn.linear_model import LogisticRegression  # extra `fit`: the features alone can be read without it
+
     used = _shared(data, among)
     weights = _row_weights(data, among, target, most)
     regression = LogisticRegression(C=STRENGTH, max_iter=2000, tol=1e-6)
@@ -112,6 +113,8 @@ def calibrated(odds: Floats, target: Flags, models: NDArray[np.str_], offset: bo
     Without `offset` this is temperature scaling (Guo et al. 2017, arXiv:1706.04599): the decision stays where it was
     fitted, since two or three models are too few to move it. With `offset` it is Platt's (1999).
     """
+    from sklearn.linear_model import LogisticRegression
+
     share = {model: 1.0 / (models == model).sum() for model in np.unique(models)}
     weights = np.array([share[model] for model in models])
     platt = LogisticRegression(C=1e6, max_iter=2000, fit_intercept=offset)
