@@ -14,8 +14,9 @@ for name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[name]  # a developer's own account is no part of a test
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 
-# Files that run the real thing take minutes and start first, so that no worker is left alone with one at the end.
-FIRST = ("cluster/test_slurm_real.py", "real/", "torture/", "search/", "publish/", "inspectai/")
+# Files that run the real thing take minutes and start first, so that no worker is left alone with one at the end. While
+# the first trains the organism (a minute, once in a machine's life), the next ones are such as don't wait for it.
+FIRST = ("cluster/test_slurm_real.py", "publish/", "torture/", "real/", "search/", "inspectai/")
 OPT_IN = {
     "slow": "takes minutes: opt in with --slow",
     "gpu": "needs a CUDA device: opt in with --gpu",
@@ -34,7 +35,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 if item.get_closest_marker(name):
                     item.add_marker(pytest.mark.skip(reason=reason))
     here = Path(__file__).parent
-    items.sort(key=lambda item: not str(item.path.relative_to(here)).startswith(FIRST))  # stable: else as collected
+
+    def place(item: pytest.Item) -> int:
+        path = str(item.path.relative_to(here))
+        return next((at for at, first in enumerate(FIRST) if path.startswith(first)), len(FIRST))
+
+    items.sort(key=place)  # stable: else as collected
 
 
 @pytest.fixture(scope="module", autouse=True)
