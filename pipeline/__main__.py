@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
+from pipeline import interpreter
 from pipeline.alone import ALONE
 from pipeline.config import conf_folder, hydras_own, load, overrides, register, to_config
 from pipeline.contain import ready, seal
@@ -98,5 +99,10 @@ def _run(composed: DictConfig) -> None:
         review(to_config(composed))
 
 
+def command() -> None:
+    """Be `holdfast`, in a process of its own."""
+    interpreter.run(main)
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from pipeline import guard, vllm_server
+from pipeline import guard, interpreter, vllm_server
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
 
@@ -266,7 +266,7 @@ class Server:
             ]
             options += ["--max-cpu-loras", str(max(slots, min(len(self.adapters), MAX_CPU_ADAPTERS)))]
             options += ["--lora-modules", *(f"{name}={path}" for name, path in self.adapters.items())]
-        return [sys.executable, "-P", vllm_server.__file__, *options, *config.extra_args]
+        return interpreter.command(vllm_server.__file__, *options, *config.extra_args)
 
     def _environment(self, device: str) -> dict[str, str]:
         """Return the server's environment: the key goes here, where no process list shows it."""

@@ -14,14 +14,13 @@ import json
 import logging
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
-from pipeline import track_worker
+from pipeline import interpreter, track_worker
 from pipeline.errors import UserError
 from pipeline.records import Dose
 from pipeline.schema import TrackConfig
@@ -191,9 +190,8 @@ class WandbTracker(Tracker):
     def _spawn(self) -> subprocess.Popen[str]:
         environment = wandb_environment(self._dir, online=self._config.mode == "online")
         with (self._dir / "worker.log").open("a") as errors:
-            # -P: the script's folder must not stand in front of the libraries' names.
             return subprocess.Popen(
-                [sys.executable, "-P", track_worker.__file__],
+                interpreter.command(track_worker.__file__),
                 cwd=temporary(self._dir),
                 env=environment,
                 stdin=subprocess.PIPE,

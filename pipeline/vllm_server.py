@@ -1,7 +1,8 @@
 """Starts vLLM's own OpenAI-compatible server with the command line that it is given; the server itself is vLLM's.
 
-Run as `python -P vllm_server.py OPTIONS`. On a CPU vLLM insists on spawning its engine's process, which then imports
-everything a second time (8 of 21 s of a start, docs/LOG.md); here the engine is forked, as vLLM does on other devices.
+Run as `python -P interpreter.py vllm_server.py OPTIONS`. On a CPU vLLM insists on spawning its engine's process, which
+then imports everything a second time (8 of 21 s of a start, docs/LOG.md); here the engine is forked, as vLLM does on
+other devices.
 """
 
 from __future__ import annotations

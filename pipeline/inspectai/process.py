@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from pipeline import guard
+from pipeline import guard, interpreter
 from pipeline.errors import InstrumentError, UserError
 
 WORKER: Final = Path(__file__).with_name("worker.py")  # not imported: it needs inspect_ai
@@ -96,7 +96,7 @@ def describe(tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="holdfast-inspect-") as folder:
         state = Path(folder)
         file = prepare(state, {"do": "describe", "tasks": list(tasks)})
-        command = [sys.executable, "-P", str(WORKER), str(file)]
+        command = interpreter.command(str(WORKER), str(file))
         done = subprocess.run(
             command, cwd=state, env=environment(state, {}), stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
@@ -133,7 +133,7 @@ def worker(state: Path, job: Mapping[str, Any], extra: Mapping[str, str], log: P
     with log.open("ab") as errors:
         log.chmod(0o600)
         process = subprocess.Popen(
-            [sys.executable, guard.__file__, sys.executable, "-P", str(WORKER), str(file)],
+            [sys.executable, guard.__file__, *interpreter.command(str(WORKER), str(file))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

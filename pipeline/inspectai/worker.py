@@ -1,7 +1,7 @@
 """Loads and runs Inspect tasks; a process of its own, started by `pipeline.inspectai.process` and by nothing else.
 
 A task file is the user's code: here it meets neither the ledger nor the user's keys, and can be ended at any moment
-when the budget is. Standard library and inspect_ai only; started with `python -P worker.py JOB.json`.
+when the budget is. Standard library and inspect_ai only; started with `python -P interpreter.py worker.py JOB.json`.
 
 Standard output carries one JSON object a line, its `event` one of
 

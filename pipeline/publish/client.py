@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
+from pipeline import interpreter
+
 _REACH_S: Final = 15.0
 _ASK_S: Final = 60
 
@@ -146,4 +148,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interpreter.run(lambda: sys.exit(main()))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline import interpreter
 from pipeline.errors import InstrumentError
 from pipeline.publish import reader
 from pipeline.track_environment import temporary, wandb_environment
@@ -138,7 +138,7 @@ def _records(logs: Sequence[Path], folder: Path) -> Iterator[list[dict[str, Any]
     if not logs:
         return
     done = subprocess.run(
-        [sys.executable, "-P", reader.__file__, *map(str, logs)],
+        interpreter.command(reader.__file__, *map(str, logs)),
         cwd=temporary(folder),
         env=wandb_environment(folder, online=False),
         capture_output=True,

@@ -1,4 +1,4 @@
-"""W&B's own reader on several logs in one process: `python -P reader.py LOG …`. Imports nothing of ours.
+"""W&B's own reader on several logs in one process: `python -P interpreter.py reader.py LOG …`. Imports nothing of ours.
 
 `wandb leet inspect --json` takes one log, and 0.6 s to import W&B; here it is asked for each. Behind each log's records
 stands a line `END`, followed by the reader's exit code.
