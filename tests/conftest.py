@@ -16,7 +16,10 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 # Files that run the real thing take minutes and start first, so that no worker is left alone with one at the end. While
 # the first trains the organism (a minute, once in a machine's life), the next ones are such as don't wait for it.
-FIRST = ("cluster/test_slurm_real.py", "publish/", "torture/", "real/", "search/", "inspectai/")
+FIRST = (
+    *("cluster/test_slurm_real.py", "publish/", "torture/", "test_track.py", "report/test_report_browser.py"),
+    *("real/", "search/", "inspectai/"),
+)
 OPT_IN = {
     "slow": "takes minutes: opt in with --slow",
     "gpu": "needs a CUDA device: opt in with --gpu",
@@ -46,6 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="module", autouse=True)
 def _old_objects_are_no_garbage() -> None:
     """Take what torch and others left in memory out of each later search for garbage: a fifth of the tests' time."""
+    gc.set_threshold(200_000, 30, 30)  # as a command of ours does (pipeline.interpreter)
     gc.collect()
     gc.freeze()
 
