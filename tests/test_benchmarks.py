@@ -28,10 +28,12 @@ from benchmarks.common import (
     save,
     serve_config,
 )
+from pipeline import interpreter
 from pipeline.arms.base import ladder
 from pipeline.budget import Ledger
 from pipeline.generate import read_replies
 from pipeline.schema import BudgetConfig
+from pipeline.serve import Server
 from pipeline.store import RunFolder
 from pipeline.subject import Subject
 
@@ -148,6 +150,14 @@ def test_both_sides_of_training_see_the_same_examples_and_learn(subject: Subject
     assert all(math.isfinite(loss) for loss in losses)
     assert losses[-1] < losses[0]
     assert Ledger(RunFolder(tmp_path).ledger, BudgetConfig(), "cpu").ending("train", "compliance", 0) is not None
+
+
+def test_a_rivals_engine_is_started_without_our_shorter_start(subject: Subject, tmp_path: Path) -> None:
+    ours, theirs = (
+        kind(subject, {}, [], serve_config(), tmp_path / "log")._command() for kind in (Server, engines.PlainServer)
+    )
+    assert theirs == [word for word in ours if word != interpreter.__file__]
+    assert len(theirs) == len(ours) - 1
 
 
 @pytest.mark.slow
