@@ -60,6 +60,24 @@ def test_the_script_is_the_main_one_and_gets_its_words(tmp_path: Path) -> None:
     assert str(Path(interpreter.__file__).parent) not in done.stdout
 
 
+def test_a_process_that_it_spawns_finds_the_script_and_is_not_one_itself(tmp_path: Path) -> None:
+    """As vLLM's server spawns its engine on a GPU."""
+    spawns = """
+import multiprocessing
+def answer(queue): queue.put(6 * 7)
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    child = context.Process(target=answer, args=(queue,))
+    child.start()
+    print(queue.get(timeout=60))
+    child.join()
+"""
+    done = ran(tmp_path, spawns)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines().count("42") == 1
+
+
 def test_a_pipe_that_nobody_reads_any_more_is_no_fault(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     path.write_text("import time; time.sleep(0.5); print('x')")
