@@ -54,7 +54,7 @@ def _repeats_words(text: str, max_repeat: int) -> bool:
         step = max_repeat * period
         if not any(map(eq, tokens[::step], tokens[period::step])):
             continue
-        if bytes(step).replace(b"\0", b"\1") not in bytes(map(eq, tokens, tokens[period:])):  # so many equal in a row
+        if b"\1" * step not in bytes(map(eq, tokens, tokens[period:])):  # so many equal in a row
             continue
         for start, length in _runs(tokens, period):
             if length < (max_repeat + 1) * period:

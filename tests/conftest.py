@@ -49,7 +49,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="module", autouse=True)
 def _old_objects_are_no_garbage() -> None:
     """Take what torch and others left in memory out of each later search for garbage: a fifth of the tests' time."""
-    gc.set_threshold(200_000, 30, 30)  # as a command of ours does (pipeline.interpreter)
     gc.collect()
     gc.freeze()
 
