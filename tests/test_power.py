@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -50,12 +50,14 @@ def test_the_smallest_change_and_the_needed_number_are_inverse():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(5, 2000), st.floats(0.02, 1))
+@example(333, 0.0234375)  # seen with power 0.8 only where all changes go one way, and never with 0.9
 def test_more_prompts_see_smaller_changes_with_the_power_that_was_asked_for(n, discordant):
     few, many = detectable_paired(n, discordant), detectable_paired(4 * n, discordant)
     assume(not math.isnan(few.change))
     assert many.change <= few.change + 1e-9
     assert paired_power(few.change, discordant, n) >= 0.8 - 1e-6
-    assert detectable_paired(n, discordant, power=0.9).change >= few.change or n < 50
+    surer = detectable_paired(n, discordant, power=0.9).change
+    assert math.isnan(surer) or surer >= few.change
 
 
 @settings(max_examples=30, deadline=None)
