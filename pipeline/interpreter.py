@@ -12,6 +12,7 @@ import contextlib
 import gc
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 
@@ -37,10 +38,21 @@ def run(main: Callable[[], object]) -> None:
     try:
         main()
     except SystemExit as end:
+        finishing()
         if end.code is None or isinstance(end.code, int):
             codes.append((end.code or 0) & 0xFF)
         raise
+    finishing()
     codes.append(0)
+
+
+def finishing() -> None:
+    """Take one Ctrl-C in silence from here on: the work is done, and what runs at exit only puts things away.
+
+    Without it, that would be broken off half-way and print a traceback. The next Ctrl-C ends the process as ever.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def _leave(codes: list[int]) -> None:

@@ -53,6 +53,29 @@ def test_a_thread_is_waited_for_and_a_signal_is_a_signal(tmp_path: Path) -> None
     assert ran(tmp_path, "raise KeyboardInterrupt").returncode == -signal.SIGINT
 
 
+INTERRUPTED = """
+import os, signal
+def last():
+    for _ in range({presses}):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+    print("all done")
+atexit.register(last)
+{end}
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("sys.exit(130)", 130)])
+def test_ctrl_c_breaks_nothing_off_once_the_work_is_done(tmp_path: Path, end: str, code: int) -> None:
+    done = ran(tmp_path, INTERRUPTED.format(presses=1, end=end))
+    assert (done.returncode, done.stdout, done.stderr) == (code, "all done\nat exit\n", "")
+
+
+def test_ctrl_c_pressed_again_ends_what_hangs_at_exit(tmp_path: Path) -> None:
+    done = ran(tmp_path, INTERRUPTED.format(presses=2, end=""))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 def test_the_script_is_the_main_one_and_gets_its_words(tmp_path: Path) -> None:
     done = ran(tmp_path, "print(__name__, sys.argv[1:], gc.get_threshold()[0] > 700, sys.path[0])", "a", "-m")
     assert done.stdout.startswith("__main__ ['a', '-m'] True ")

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import interpreter
+
 # Where each stage begins: module, name as that module's caller looks it up, stage.
 SEAMS = (
     ("pipeline.train", "train", "train"),
@@ -193,7 +195,9 @@ def _child(words: Sequence[str], folder: Path, log: Path, inside: Inside, setups
 
 
 def _leave(code: int) -> None:
+    """As `pipeline.interpreter.run` does; its own would run before what was registered ahead of the fork."""
     try:
+        interpreter.finishing()
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
