@@ -103,7 +103,7 @@ def _made_by(raw: DictConfig, kind: Any, key: str, keys: Sequence[str]) -> bool:
     for place, part in enumerate(parts, start=1):
         kind = _bare(kind) if _optional(kind) else kind
         if dataclasses.is_dataclass(kind):
-            kind = typing.get_type_hints(kind).get(part, Any)
+            kind = _hints(typing.cast(type, kind)).get(part, Any)
         elif typing.get_origin(kind) is dict:
             entry = ".".join(parts[:place])
             if all(any(f"{leaf}.".startswith(f"{one}.") for one in keys) for leaf in _leaves(raw, entry)):
@@ -205,7 +205,7 @@ def _dataclass_faults(node: Any, kind: type, key: str) -> Iterator[str]:
     if not isinstance(node, DictConfig):
         yield f"{key}: expected keys and values, found {node!r}"
         return
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     for name in map(str, node):
         path = f"{key}.{name}".lstrip(".")
         if name not in hints:
@@ -219,6 +219,11 @@ def _dataclass_faults(node: Any, kind: type, key: str) -> Iterator[str]:
     for field in dataclasses.fields(kind):
         if field.default == "???" and field.name not in named:
             yield f"{key}.{field.name}: missing; give it a value".lstrip(".")
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)  # compiles each annotation at each call
 
 
 def _get(node: DictConfig, name: str) -> Any:

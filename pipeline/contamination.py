@@ -7,6 +7,7 @@ then held to its true Jaccard similarity, so that chance can only miss a pair, n
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -167,11 +168,17 @@ def _places(measured: Mapping[str, Prompts]) -> Iterator[tuple[tuple[str, str], 
 
 
 def _sketch(runs: Iterable[tuple[str, ...]]) -> Any:
-    from datasketch import MinHash
-
-    sketch = MinHash(num_perm=PERMUTATIONS)
+    sketch = _blank().copy()
     sketch.update_batch([" ".join(run).encode() for run in runs])
     return sketch
+
+
+@functools.cache
+def _blank() -> Any:
+    """Return the sketch of nothing: to draw the permutations for each prompt anew takes most of the time."""
+    from datasketch import MinHash
+
+    return MinHash(num_perm=PERMUTATIONS)
 
 
 def _jaccard(one: frozenset[Any], other: frozenset[Any]) -> float:
