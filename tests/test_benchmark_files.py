@@ -1,6 +1,8 @@
 """Every benchmark in conf/eval: composed, complete, and true of the public files where they are."""
 
+import functools
 import re
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -32,12 +34,16 @@ FILES = ("refusal_file", "over_refusal_file", "capability_file")
 JUDGE = PatternJudge([r"\bi can't\b"])
 
 
-def config(name: str, *more: str) -> Config:
-    return load([f"eval=[refusal,capability,{name}]", f"evals.{name}.role=shown", f"run.benchmarks={DATA}", *more])
-
-
+@functools.cache
 def benchmark(name: str, *more: str) -> EvalConfig:
-    return config(name, *more).evals[name]
+    words = [f"eval=[refusal,capability,{name}]", f"evals.{name}.role=shown", f"run.benchmarks={DATA}", *more]
+    return load(words).evals[name]
+
+
+@functools.cache
+def all_in(folder: str) -> Config:
+    roles = [f"evals.{name}.role=shown" for name in BENCHMARKS]
+    return load([f"eval=[refusal,capability,{','.join(BENCHMARKS)}]", *roles, f"run.benchmarks={folder}"])
 
 
 def tables(made: EvalConfig) -> list[TableConfig]:
@@ -86,17 +92,9 @@ def test_a_benchmark_is_read_and_scored_from_the_public_files(name: str) -> None
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_elsewhere_is_the_same_plan(name: str) -> None:
-    plans: list[Any] = [
-        digested_config(vars_of(config(name, f"run.benchmarks={folder}")))["evals"][name] for folder in ("a", "b")
-    ]
+    plans: list[Any] = [digested_config(asdict(all_in(folder)))["evals"][name] for folder in ("a", "b")]
     assert plans[0] == plans[1]
     assert "/" not in repr([value for key, value in plans[0].items() if key == "path"])
-
-
-def vars_of(made: Config) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(made)
 
 
 def test_the_path_of_a_benchmark_can_be_given_by_itself() -> None:
