@@ -46,7 +46,7 @@ slow: env ## the tests that take minutes
 lint: env ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 bench: env ## speed against the ways others do it, side by side; results in benchmarks/results
 	$(BIN)/python -m benchmarks
