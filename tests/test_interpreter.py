@@ -55,6 +55,7 @@ def test_a_thread_is_waited_for_and_a_signal_is_a_signal(tmp_path: Path) -> None
 
 INTERRUPTED = """
 import os, signal
+signal.signal(signal.SIGINT, signal.{before})  # what starts the tests may ignore it, and that is inherited
 def last():
     for _ in range({presses}):
         os.kill(os.getpid(), signal.SIGINT)
@@ -67,13 +68,15 @@ atexit.register(last)
 
 @pytest.mark.parametrize(("end", "code"), [("", 0), ("sys.exit(130)", 130)])
 def test_ctrl_c_breaks_nothing_off_once_the_work_is_done(tmp_path: Path, end: str, code: int) -> None:
-    done = ran(tmp_path, INTERRUPTED.format(presses=1, end=end))
+    done = ran(tmp_path, INTERRUPTED.format(before="default_int_handler", presses=1, end=end))
     assert (done.returncode, done.stdout, done.stderr) == (code, "all done\nat exit\n", "")
 
 
-def test_ctrl_c_pressed_again_ends_what_hangs_at_exit(tmp_path: Path) -> None:
-    done = ran(tmp_path, INTERRUPTED.format(presses=2, end=""))
+def test_ctrl_c_pressed_again_ends_what_hangs_at_exit_unless_it_was_to_be_ignored(tmp_path: Path) -> None:
+    done = ran(tmp_path, INTERRUPTED.format(before="default_int_handler", presses=2, end=""))
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    done = ran(tmp_path, INTERRUPTED.format(before="SIG_IGN", presses=2, end=""))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all done\nat exit\n", "")
 
 
 def test_the_script_is_the_main_one_and_gets_its_words(tmp_path: Path) -> None:
