@@ -95,36 +95,41 @@ def test_what_the_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
     assert not alive(pid_in(tmp_path / "grandchild"))
 
 
-@pytest.mark.parametrize("stubborn", [False, True], ids=["willing", "stubborn"])
-def test_the_folder_of_the_childs_sockets_goes_with_it(tmp_path: Path, stubborn: bool) -> None:
-    code = f"import os; at = os.environ['{guard.SOCKETS}']; os.mknod(at + '/socket'); print(at, flush=True)\n"
+SOCKET = f"import os; at = os.environ['{guard.SOCKETS}']; os.mknod(at + '/socket'); print(at, flush=True)\n"
+
+
+def with_socket(code: str, *words: str) -> "tuple[subprocess.Popen[str], Path]":
+    """Start a guarded child with a socket; return the guard and the folder of the child's sockets."""
     process = subprocess.Popen(
-        [sys.executable, guard.__file__, sys.executable, "-c", code + (STUBBORN if stubborn else ""), tmp_path / "pid"],
+        [sys.executable, guard.__file__, sys.executable, "-c", SOCKET + code, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
         text=True,
     )
-    assert process.stdin is not None
     assert process.stdout is not None
     folder = Path(process.stdout.readline().strip())
     assert folder.name.startswith("hf-")
-    if stubborn:
-        pid_in(tmp_path / "pid")
-        process.stdin.close()
-    process.wait(timeout=guard.GRACE_S + 10)
+    return process, folder
+
+
+def test_the_folder_of_the_childs_sockets_goes_with_it() -> None:
+    process, folder = with_socket("")
+    assert process.wait(timeout=10) == 0
     assert not folder.exists()
 
 
-def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    process = guarded(sys.executable, "-c", STUBBORN, str(tmp_path / "child"))
+def test_a_child_that_ignores_sigterm_is_killed_and_its_sockets_go(tmp_path: Path) -> None:
+    process, folder = with_socket(STUBBORN, str(tmp_path / "child"))
     child = pid_in(tmp_path / "child")
+    assert folder.exists()
     assert process.stdin is not None
     began = time.monotonic()
     process.stdin.close()
     assert process.wait(timeout=guard.GRACE_S + 10) == -signal.SIGKILL
     assert time.monotonic() - began >= guard.GRACE_S - 0.5, "SIGTERM comes first, with time to act on it"
     assert within(2, lambda: not alive(child))
+    assert not folder.exists()
 
 
 def test_ctrl_c_at_the_terminal_does_not_end_the_guard_before_the_rest(tmp_path: Path) -> None:
