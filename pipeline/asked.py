@@ -4,8 +4,8 @@ Saving a rung costs a file, asking it every prompt of every eval. A price needs 
 So the rungs at powers of two and the last of each ladder are asked first; then, arm by arm and for all its seeds alike,
 the middle one of those between the last rung before refusal falls (or collapses) and that rung, until none is left
 between them: each doubling of `rungs_per_doubling` costs one rung more. Where refusal falls and rises again between two
-rungs that were asked, that is not seen, as with rungs at powers of two alone. Corrections for many looks count the
-rungs that were asked; that some were chosen by looking, and at all prompts, is not corrected for.
+rungs that were asked, that is not seen, as with rungs at powers of two alone. Corrections for many looks count every
+saved rung, since any of them might have been asked (`pipeline.inference.picked`).
 
 What is asked next follows from the proofs and replies that are there, so nothing else is recorded: after a kill the
 same rungs are chosen. Judge and thresholds are those of the command that generates.

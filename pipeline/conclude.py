@@ -47,7 +47,7 @@ def analyse(work: Workspace) -> dict[str, Any]:
     verdict = bench.verdict(points, found, post_hoc=work.post_hoc) | {"replies": reply_counts(outcomes)}
     rungs = work.asked()
     metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), rungs)]
-    verdict = infer(verdict, points, found, outcomes, rungs, metrics, work.config.review)
+    verdict = infer(verdict, points, found, outcomes, work.rungs(), metrics, work.config.review)
     falls = asked.brackets(points, found, work.config.review)
     verdict["rungs"] = asked.summary(work.rungs(), {rung.id for rung in rungs}, falls)
     verdict["price"] = _price(work, verdict)

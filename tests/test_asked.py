@@ -182,6 +182,10 @@ def test_the_price_is_as_sharp_as_with_every_rung_asked(
         {"saved": 2 * len(STEPS), "asked": 2 * len(STEPS), "not_asked": {}, "open": {}},
     )
     assert few["rungs"]["asked"] == 2 * 9, "1, 2, 4, 8, 16; 6 and 7 for the first seed; 11 and 10 for the second"
+    assert [(found[rule]["looks"]["count"], found[rule]["looks"]["asked"]) for rule in found] == [
+        (len(STEPS), 9),
+        (len(STEPS), len(STEPS)),
+    ]
     assert [e["collapse"] for e in few["arms"]["compliance"]["per_seed"]] == [
         e["collapse"] for e in all_of_them["arms"]["compliance"]["per_seed"]
     ]

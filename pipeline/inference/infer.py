@@ -37,7 +37,7 @@ def infer(
         points: what `pipeline.analyse.curves` returned.
         found: the collapses of these points.
         outcomes: one row a reply, as for `curves`.
-        rungs: all rungs of the run.
+        rungs: all saved rungs of the run, those that were not asked too.
         metrics: (eval, metric) pairs.
         review: thresholds, confidence and number of resamples.
     """

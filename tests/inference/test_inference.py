@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -131,6 +132,26 @@ def test_refusal_that_comes_back_gains_nothing_from_the_order():
     assert found["adjusted"]["compliance"] < 0.05
 
 
+def test_rungs_that_replies_choose_are_corrected_for_as_if_all_had_been_asked():
+    before, after = (200, 200), (0, 200)
+    saved = {1: before, 2: before, 4: before, 5: before, 6: before, 7: after, 8: after}
+    everything, rungs = ladder(saved)
+    outcomes = everything.filter(~pl.col("step").is_in([5, 6]))
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    found = looks(metric(outcomes, rungs), points, REVIEW)
+    assert (found["count"], found["asked"]) == (7, 5)
+    assert found["simultaneous_confidence"] == pytest.approx(1 - 0.05 / 7)
+    # 7 was asked for what 4 and 8 had shown, so the order, which nobody may choose by looking, ends at 8.
+    (row,) = found["in_order"].values()
+    assert row["step"] == 8
+    assert found["adjusted"]["compliance"] == pytest.approx(7 * row["p"])
+    assert "5 of 7 saved rungs were looked at" in found["sentence"]
+    every = replace(REVIEW, rungs="all")
+    points = curves(everything, rungs, METRICS, every)
+    found = looks(metric(everything, rungs), points, every)
+    assert (found["asked"], found["in_order"]["compliance"]["step"]) == (7, 7)
+
+
 def test_the_smallest_change_is_the_runs_own_or_that_of_prompts_that_are_all_alike(run):
     rows = {(row["arm"], row["metric"]): row for row in smallest(run[2], REVIEW)}
     assert set(rows) == {(a, m) for a in ("falls", "stays") for m in ("refusal", "capability")}
@@ -185,7 +206,8 @@ def test_nothing_measured_is_no_data_and_no_crash():
     arms = {"compliance": {"verdict": "inconclusive", "collapse": None, "last_step": 0}}
     verdict = infer({"arms": arms}, points, collapses(points, REVIEW), empty, rungs, METRICS, REVIEW)
     assert verdict["worst"] is None
-    assert verdict["looks"]["count"] == 0
+    assert (verdict["looks"]["count"], verdict["looks"]["asked"]) == (1, 0)
+    assert verdict["looks"]["sentence"] == "No rung was looked at."
     assert verdict["arms"]["compliance"]["dose"] == {}
     assert all(row["change"] is None and row["sentence"].endswith("no data.") for row in verdict["power"])
 
