@@ -47,7 +47,7 @@ class Sizes:
     checkpoints: int = 4  # of the rungs, on which the slow sides of (a) are measured
     requests: int = 1600  # of (b), over 8 adapters
     adapters: int = 8
-    repeats: int = 2  # of each side of (b), alternating
+    repeats: int = 7  # of each side of (b), alternating
     steps: int = 64  # of (c) and (d)
     training_repeats: int = 3  # of each side of (c), alternating
     ladder: tuple[int, ...] = (4, 8, 16)  # rungs of (d)
