@@ -5,7 +5,8 @@ So the rungs at powers of two and the last of each ladder are asked first; then,
 the middle one of those between the last rung before refusal falls (or collapses) and that rung, until none is left
 between them: each doubling of `rungs_per_doubling` costs one rung more. Where refusal falls and rises again between two
 rungs that were asked, that is not seen, as with rungs at powers of two alone. Corrections for many looks count every
-saved rung, since any of them might have been asked (`pipeline.inference.picked`).
+saved rung, since any of them might have been asked; the worst rung is picked from those that are asked whatever the
+replies say, since its held-out prompts choose the others, too (`pipeline.inference.picked`).
 
 What is asked next follows from the proofs and replies that are there, so nothing else is recorded: after a kill the
 same rungs are chosen. Judge and thresholds are those of the command that generates.

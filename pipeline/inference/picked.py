@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,13 +36,23 @@ def able(points: Sequence[CurvePoint], review: ReviewConfig) -> list[Place]:
     return [place for place in places(points) if kept.get(place) and all(kept[place])]
 
 
+def always_asked(ladders: Sequence[Ladders], review: ReviewConfig) -> set[Place]:
+    """Return (arm, step) of every rung that is asked whatever the replies of other rungs are."""
+    steps: dict[str, set[int]] = {}
+    for rung in itertools.chain.from_iterable(metric.rungs for metric in ladders):
+        steps.setdefault(rung.arm, set()).add(rung.step)
+    return {(arm, step) for arm, found in steps.items() for step in (found if review.rungs == ALL else coarse(found))}
+
+
 def worst(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: ReviewConfig) -> dict[str, Any] | None:
     """Return the lowest refusal where capability is kept: picked on the dev prompts, reported on the held-out ones.
 
-    Among several refusal metrics the one that is lowest on its dev prompts is taken: that, too, is picking. None
-    where no rung keeps capability, or there are too few prompts to split.
+    Only rungs that are asked whatever the replies say: the held-out prompts, too, choose the others. Among several
+    refusal metrics the one that is lowest on its dev prompts is taken: that, too, is picking. None where no rung keeps
+    capability, or there are too few prompts to split.
     """
-    candidates = able(points, review)
+    fixed = always_asked(ladders, review)
+    candidates = [place for place in able(points, review) if place in fixed]
     found: list[tuple[float, str, WorstArm]] = []
     for metric in ladders:
         tables = {_name(place): metric.means(*place) for place in candidates if place[1] in metric.steps(place[0])}
@@ -102,7 +113,8 @@ def looks(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: Revi
         by_arm[arm] = min(known, default=None)
     alpha, count = 1 - review.confidence, len(p_values)
     asked = sum(not math.isnan(p) for p in p_values.values())
-    in_order = _in_order(_whatever_they_say(p_values, review), alpha)
+    fixed = always_asked(ladders, review)
+    in_order = _in_order({key: p for key, p in p_values.items() if key[1:] in fixed and not math.isnan(p)}, alpha)
     return {
         "count": count,
         "asked": asked,
@@ -126,17 +138,6 @@ def _p_values(
         for metric in ladders
         for arm, step in sorted({(rung.arm, rung.step) for rung in metric.rungs if rung.step > 0})
     }
-
-
-def _whatever_they_say(
-    p_values: Mapping[tuple[str, str, int], float], review: ReviewConfig
-) -> dict[tuple[str, str, int], float]:
-    """Return those of the rungs that are asked whatever other rungs' replies are."""
-    steps: dict[str, set[int]] = {}
-    for _, arm, step in p_values:
-        steps.setdefault(arm, set()).add(step)
-    fixed = {arm: found if review.rungs == ALL else set(coarse(found)) for arm, found in steps.items()}
-    return {key: p for key, p in p_values.items() if key[2] in fixed[key[1]] and not math.isnan(p)}
 
 
 def _in_order(p_values: Mapping[tuple[str, str, int], float], alpha: float) -> dict[str, dict[str, Any]]:

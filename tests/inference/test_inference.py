@@ -146,10 +146,12 @@ def test_rungs_that_replies_choose_are_corrected_for_as_if_all_had_been_asked():
     assert row["step"] == 8
     assert found["adjusted"]["compliance"] == pytest.approx(7 * row["p"])
     assert "5 of 7 saved rungs were looked at" in found["sentence"]
+    assert worst(metric(outcomes, rungs), points, REVIEW)["step"] == 8
     every = replace(REVIEW, rungs="all")
     points = curves(everything, rungs, METRICS, every)
     found = looks(metric(everything, rungs), points, every)
     assert (found["asked"], found["in_order"]["compliance"]["step"]) == (7, 7)
+    assert worst(metric(everything, rungs), points, every)["step"] == 7
 
 
 def test_the_smallest_change_is_the_runs_own_or_that_of_prompts_that_are_all_alike(run):
