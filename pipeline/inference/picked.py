@@ -171,10 +171,11 @@ def _looks_sentence(
         return "No rung was looked at."
     arm = min(known, key=lambda name: (known[name], name))
     stands = [f"{name} by step {row['step']} (p = {row['p']:.2g})" for name, row in in_order.items() if row["step"]]
-    rungs, all_of_them = f"{count} rungs", "all of them"
+    looked, corrected = f"{count} rungs", "Corrected for all of them at once (Holm)"
     if asked < count:
-        rungs, all_of_them = f"{asked} of {count} saved rungs", f"all {count}, since replies may choose what is asked,"
-    each = f"{rungs} were looked at, each at {1 - alpha:.0%} by itself. Corrected for {all_of_them} at once (Holm) "
+        looked = f"{asked} of {count} saved rungs"
+        corrected = f"Corrected for all {count} at once (Holm), since replies may choose what is asked,"
+    each = f"{looked} were looked at, each at {1 - alpha:.0%} by itself. {corrected} "
     each += f"the least p-value that refusal is at most the threshold is {known[arm]:.2g} (arm {arm}). "
     if not stands:
         return each + "Taken from the last rung down, no arm's collapse stands after correction."
