@@ -78,7 +78,7 @@ def _repeats_letters(text: str, max_repeat: int) -> bool:
             step = least - period  # as above
             if not any(map(eq, word[::step], word[period::step])):
                 continue
-            if any(length >= least for _, length in _runs(word, period)):
+            if b"\1" * step in bytes(map(eq, word, word[period:])):  # so many equal in a row
                 return True
     return False
 
