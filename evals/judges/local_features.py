@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.chunks import ChunkedTokens
+from evals.chunks import ChunkedTokens, Remembered
 
 RULES = 1  # raise by one when anything below changes what is read: it is part of the judge's version
 LEXICON: Final = Path(__file__).parent / "data" / "local_lexicon.json"
@@ -101,7 +101,7 @@ class Extractor:
         self._classes, self._count = load_lexicon(lexicon)
         plain = list(self._classes.values())
         self._function = max(plain)  # the lexicon's last class: words that say nothing
-        self._seen: dict[str, tuple[int, int, str]] = {}  # token → hash, class, stem if it may repeat the prompt
+        self._seen = Remembered(self._known, _CACHED_TOKENS)
         self._prompt_hash = zlib.crc32(b"<prompt>")
         # (zone, class, class) → bucket, for two classes within one sentence
         self._pair = [
@@ -120,8 +120,7 @@ class Extractor:
     def _add(self, batch: _Batch, prompt: str, reply: str) -> None:
         tokens = _tokens(reply.lstrip()[:HEAD_CHARACTERS])[:HEAD_TOKENS]
         start = len(batch.words)
-        seen, learn = self._seen.get, self._known
-        known = [seen(token) or learn(token) for token in tokens]
+        known = list(map(self._seen.__getitem__, tokens))
         words, kinds, stems = zip(*known, strict=True) if known else ((), (), ())
         batch.words += words
         batch.classes += kinds
@@ -170,12 +169,10 @@ class Extractor:
         return {token[:_STEM] for token in tokens if len(token) > 3 and token not in self._classes}
 
     def _known(self, token: str) -> tuple[int, int, str]:
-        if len(self._seen) >= _CACHED_TOKENS:
-            self._seen.clear()
+        """Return a token's hash, its class, and its stem if it may repeat the prompt."""
         kind = self._class(token)
         stem = token[:_STEM] if kind == _OTHER and len(token) > 3 else ""
-        known = self._seen[token] = (zlib.crc32(token.encode("utf-8", "replace")), kind, stem)
-        return known
+        return zlib.crc32(token.encode("utf-8", "replace")), kind, stem
 
     def _class(self, token: str) -> int:
         if token in self._classes:
