@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from itertools import chain
 from typing import TypeVar
 
 _MOST_CHUNKS = 50_000  # that are remembered
 _LONGEST = 32  # characters of one that is; longer ones (text without spaces) hardly come twice
 
+Key = TypeVar("Key", bound=Sized)
 Value = TypeVar("Value")
 
 
-class Remembered(dict[str, Value]):
-    """What a function gives for each text, remembered; a lookup of what is there runs no Python code.
+class Remembered(dict[Key, Value]):
+    """What a function gives for each key, remembered; a lookup of what is there runs no Python code.
 
     Args:
         of: the function.
         most: how many are remembered: beyond, all are forgotten.
-        longest: characters of a text that is.
+        longest: length of a key that is; None: of any length.
     """
 
-    def __init__(self, of: Callable[[str], Value], most: int, longest: int | None = None) -> None:
+    def __init__(self, of: Callable[[Key], Value], most: int, longest: int | None = None) -> None:
         super().__init__()
         self._of, self._most, self._longest = of, most, longest
 
-    def __missing__(self, text: str) -> Value:
+    def __missing__(self, key: Key) -> Value:
         """Ask the function."""
-        value = self._of(text)
-        if self._longest is None or len(text) <= self._longest:
+        value = self._of(key)
+        if self._longest is None or len(key) <= self._longest:
             if len(self) >= self._most:
                 self.clear()
-            self[text] = value
+            self[key] = value
         return value
 
 

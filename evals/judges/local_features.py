@@ -107,7 +107,7 @@ class Extractor:
         self._pair = [
             [[_mixed_int(zone + 1, a, b) for b in range(self._count)] for a in range(self._count)] for zone in range(2)
         ]
-        self._paired: dict[frozenset[int], tuple[list[int], list[int]]] = {}  # classes of a sentence → their buckets
+        self._paired = Remembered(self._pair_up, _CACHED_TOKENS)
         self._silent = {_OTHER, _MARK, _END, self._function}
 
     def extract(self, items: Sequence[tuple[str, str]]) -> Features:
@@ -147,7 +147,7 @@ class Extractor:
         for end in [*ends, len(classes)]:
             kinds = frozenset(classes[low:end]) - self._silent
             if len(kinds) > 1:
-                anywhere, in_first = self._paired.get(kinds) or self._pair_up(kinds)
+                anywhere, in_first = self._paired[kinds]
                 found.update(anywhere)
                 if is_first:
                     found.update(in_first)
@@ -155,14 +155,9 @@ class Extractor:
         return found
 
     def _pair_up(self, kinds: frozenset[int]) -> tuple[list[int], list[int]]:
-        if len(self._paired) >= _CACHED_TOKENS:
-            self._paired.clear()
+        """Return the buckets of the pairs of a sentence's classes, anywhere and in the first sentence."""
         pairs = list(combinations(sorted(kinds), 2))
-        paired = self._paired[kinds] = (
-            [self._pair[0][a][b] for a, b in pairs],
-            [self._pair[1][a][b] for a, b in pairs],
-        )
-        return paired
+        return [self._pair[0][a][b] for a, b in pairs], [self._pair[1][a][b] for a, b in pairs]
 
     def _content(self, prompt: str) -> set[str]:
         tokens = _tokens(prompt[:PROMPT_CHARACTERS])
