@@ -1,7 +1,10 @@
 """Options and fixtures that tests share. Nothing here reaches the network or a tracker."""
 
+import functools
 import gc
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,11 @@ for name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[name]  # a developer's own account is no part of a test
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 
-# Files that run the real thing take minutes and start first, so that no worker is left alone with one at the end. While
-# the first trains the organism (a minute, once in a machine's life), the next ones are such as don't wait for it.
+# Files that take minutes start first, so that no worker is left alone with one at the end. The first of them trains the
+# organism (a minute, once in a machine's life); what waits for it comes last.
 FIRST = (
     *("cluster/test_slurm_real.py", "publish/", "torture/", "test_track.py", "report/test_report_browser.py"),
-    *("real/", "search/", "inspectai/"),
+    *("search/", "inspectai/", "real/"),
 )
 OPT_IN = {
     "slow": "takes minutes: opt in with --slow",
@@ -55,6 +58,23 @@ def _old_objects_are_no_garbage() -> None:
 
 def pytest_sessionfinish() -> None:
     gc.unfreeze()  # else nanobind's modules list all they hold as leaks at the end
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Where processes are forked from that need not import anything (`tests/warm.py`), one for all workers."""
+    from tests.warm import source
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with ExitStack() as lines:
+
+        def find(kind: str) -> Path:
+            path, line = source(kind, shared)
+            lines.enter_context(line)
+            return path
+
+        yield functools.cache(find)
 
 
 @pytest.fixture(scope="session")

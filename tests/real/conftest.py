@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from real_runs import Finished, command
 
+from tests import warm as warmed
+
 
 @pytest.fixture(scope="session")
 def holdfast() -> Callable[..., Finished]:
@@ -23,6 +25,21 @@ def holdfast() -> Callable[..., Finished]:
         assert done.returncode == 0, done.stderr[-4000:]
         (folder,) = [path for path in root.iterdir() if path.is_dir()]
         return Finished(folder, done.stderr, time.monotonic() - began)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def forked(warm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
+    """Run `holdfast WORDS` as `holdfast` does, in a process that need not import anything first."""
+    logs = tmp_path_factory.mktemp("said")
+
+    def run(root: Path, *words: str) -> Finished:
+        began, log = time.monotonic(), logs / f"{len(list(logs.iterdir()))}.log"
+        code = warmed.start(["holdfast", f"run.root={root}", *words], warm, log).wait(1200)
+        assert code == 0, log.read_text()[-4000:]
+        (folder,) = [path for path in root.iterdir() if path.is_dir()]
+        return Finished(folder, log.read_text(), time.monotonic() - began)
 
     return run
 

@@ -19,9 +19,9 @@ ENDS = {
 
 @pytest.mark.parametrize("word", ["inconclusive", pytest.param("collapses", marks=pytest.mark.slow)])
 def test_the_verdict_says_what_was_measured_before_the_budget_ended(
-    word: str, tmp_path: Path, holdfast: Callable[..., Any]
+    word: str, tmp_path: Path, forked: Callable[..., Any]
 ) -> None:
-    run = holdfast(tmp_path, "experiment=smoke", "track=none", *ENDS[word])
+    run = forked(tmp_path, "experiment=smoke", "track=none", *ENDS[word])
     verdict = run.json("verdict.json")
     assert verdict["verdict"] == word
     rungs = [row for row in run.rows("rungs.jsonl") if row["arm"] == "compliance"]

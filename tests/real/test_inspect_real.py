@@ -39,8 +39,8 @@ def command(place: Path, tiny_folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(place: Path, command: list[str], holdfast: Callable[..., Finished]) -> Finished:
-    return holdfast(place / "runs", *command)
+def ran(place: Path, command: list[str], forked: Callable[..., Finished]) -> Finished:
+    return forked(place / "runs", *command)
 
 
 def log_of(ran: Finished, rung: str) -> Path:
@@ -120,7 +120,7 @@ def test_the_servers_key_and_nothing_of_inspect_stays_behind(ran: Finished) -> N
 
 @pytest.mark.slow  # its short version, without a server: tests/inspectai/test_inspect_run.py
 def test_a_log_that_is_missing_is_made_again_and_no_other(
-    ran: Finished, place: Path, command: list[str], holdfast: Callable[..., Finished]
+    ran: Finished, place: Path, command: list[str], forked: Callable[..., Finished]
 ) -> None:
     kept = {rung: file_sha256(log_of(ran, rung)) for rung in (RUNGS[0], RUNGS[2])}
     curves = ran.json("curves.json")
@@ -130,7 +130,7 @@ def test_a_log_that_is_missing_is_made_again_and_no_other(
     half = ran.folder / "inspect" / ".work" / "logs" / "half.eval"  # what a kill leaves
     half.parent.mkdir(parents=True)
     half.write_bytes(b"PK")
-    again = holdfast(place / "runs", *command)
+    again = forked(place / "runs", *command)
     assert again.folder == ran.folder
     assert {rung: file_sha256(log_of(ran, rung)) for rung in kept} == kept
     assert read_log(log_of(ran, RUNGS[1])).status == "success"

@@ -1,7 +1,7 @@
 """SIGKILL at several moments of a run, then the same command: same verdict, no reply twice, none missing.
 
 What it is held against is its own reproduction (`stages=[reproduce]`): an undisturbed run of the same plan, and a test
-of that as well.
+of that as well. What is killed starts as a user's does; what then goes on undisturbed is forked (`tests/warm.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from real_runs import Finished, command, kill_after, timeless
 
@@ -21,6 +22,7 @@ from pipeline.asked import coarse
 from pipeline.reproduce.differs import compare, judge
 from pipeline.reproduce.results import read_results
 from pipeline.store import Journal, RunFolder
+from tests.warm import start
 
 # Stage and seconds: once while it trains, once while the server starts or answers, which takes longer than this.
 MOMENTS = (("train", 0.8), ("generate", 12.0))
@@ -37,7 +39,7 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=SLOW) for n in range(1, 6))])
 def test_a_killed_run_ends_as_its_reproduction_which_nothing_disturbed(
-    seed: int, tmp_path: Path, holdfast: Callable[..., Any]
+    seed: int, tmp_path: Path, forked: Callable[..., Any], warm: Callable[[str], Path]
 ):
     chance = random.Random(seed)
     killed, runs = 0, tmp_path / "runs"
@@ -45,10 +47,10 @@ def test_a_killed_run_ends_as_its_reproduction_which_nothing_disturbed(
         with subprocess.Popen(command(f"run.root={runs}", *WORDS), stderr=subprocess.DEVNULL) as process:
             wait_for(lambda stage=stage: stage in begun(runs), process)
             killed += kill_after(process, chance.uniform(0.0, most))
-    finished = holdfast(runs, *WORDS)
+    finished = forked(runs, *WORDS)
     assert killed == 2
     assert not leftovers(runs), "a server outlived its run"
-    undisturbed = reproduced(finished, tmp_path / "again")
+    undisturbed = reproduced(finished, tmp_path / "again", warm)
     assert "Reproduced exactly" in undisturbed.said
     cells = Counter((r["rung"], r["eval"], r["sample"], r["draw"]) for r in finished.replies())
     assert set(cells.values()) == {1}
@@ -64,23 +66,25 @@ def test_a_killed_run_ends_as_its_reproduction_which_nothing_disturbed(
 
 
 @SLOW
-def test_a_reproduction_that_was_killed_goes_on(tmp_path: Path, holdfast: Callable[..., Any]):
+def test_a_reproduction_that_was_killed_goes_on(
+    tmp_path: Path, holdfast: Callable[..., Any], warm: Callable[[str], Path]
+):
     undisturbed = holdfast(tmp_path / "runs", *WORDS)
-    again = reproduced(undisturbed, tmp_path / "again", kill=0.4 * undisturbed.seconds)
+    again = reproduced(undisturbed, tmp_path / "again", warm, kill=0.4 * undisturbed.seconds)
     assert "Reproduced exactly" in again.said
     assert_weighed(undisturbed, again)
 
 
-def reproduced(run: Any, output: Path, kill: float | None = None) -> Finished:
+def reproduced(run: Any, output: Path, warm: Callable[[str], Path], kill: float | None = None) -> Finished:
     """Run a finished run again, by a command that is killed after `kill` seconds first, where that is given."""
-    words = command("stages=[reproduce]", f"reproduce.run={run.folder}", f"reproduce.output={output}")
+    words = ("stages=[reproduce]", f"reproduce.run={run.folder}", f"reproduce.output={output}")
     if kill is not None:
-        with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(command(*words), stderr=subprocess.DEVNULL) as process:
             assert kill_after(process, kill)
-    done = subprocess.run(words, capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    said = output.with_suffix(".log")
+    assert start(["holdfast", *words], warm, said).wait(1200) == 0, said.read_text()[-4000:]
     assert not leftovers(output)
-    return Finished(output, done.stderr, 0.0)
+    return Finished(output, said.read_text(), 0.0)
 
 
 def expected_steps(run: Any) -> list[int]:
@@ -130,7 +134,12 @@ def essence(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def leftovers(root: Path) -> list[str]:
-    """Return the command lines of living processes that name the run folder."""
+    """Return the living processes that name the run folder or stand in it."""
     time.sleep(0.5)
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if str(root) in line]
+    found = psutil.process_iter(["status", "cmdline", "cwd"])
+    told = [" ".join([*(one.info["cmdline"] or ()), one.info["cwd"] or ""]) for one in found if alive(one)]
+    return [words for words in told if str(root) in words]
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.info["status"] != psutil.STATUS_ZOMBIE  # type: ignore[attr-defined]

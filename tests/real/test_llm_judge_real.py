@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ import httpx
 import pytest
 import taught_judge
 
+from pipeline import serve
 from pipeline.errors import UserError
 from pipeline.judging import EndpointJudge, make_judge
 from pipeline.schema import JudgeConfig, LlmJudgeConfig, ServeConfig
+from pipeline.store import user_cache
+from tests.warm import Subprocess
 
 SERVE = ServeConfig(device="cpu", max_num_seqs=64, enforce_eager=True)
 
@@ -28,10 +31,20 @@ def judge_of(folder: Path, spec: Any = taught_judge.SPEC, **changes: Any) -> End
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of judgements of these tests' own; what vLLM keeps of an architecture (9 s to make) is every test's."""
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("VLLM_CACHE_ROOT", str(user_cache().parent / "vllm"))
         patch.setenv("XDG_CACHE_HOME", str(cache))
         yield cache
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_server(warm: Callable[[str], Path]) -> Iterator[None]:
+    """The judge's server is forked (`tests/warm.py`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "subprocess", Subprocess(warm("server")))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import second_subject
 
 
 @pytest.fixture(scope="module")
-def reviewed(tmp_path_factory: pytest.TempPathFactory, holdfast: Callable[..., Any]) -> Any:
+def reviewed(tmp_path_factory: pytest.TempPathFactory, forked: Callable[..., Any]) -> Any:
     made = second_subject.make(tmp_path_factory.mktemp("second"))
-    return holdfast(
+    return forked(
         tmp_path_factory.mktemp("second-runs"),
         "subject=model",
         "subject.name=boxes",

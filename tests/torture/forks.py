@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline import interpreter
 
@@ -160,27 +160,40 @@ def start(words: Sequence[str], folder: Path, log: Path, setups: Sequence[Setup]
 
 def _child(words: Sequence[str], folder: Path, log: Path, inside: Inside, setups: Sequence[Setup]) -> None:
     """Run the command and end as an interpreter would; never returns."""
-    code = 1
-    try:
-        os.setsid()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+
+    def command() -> None:
         with log.open("ab") as file, open(os.devnull, "rb") as nothing:
-            os.dup2(nothing.fileno(), 0)
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        os.chdir(folder)
+            settle((nothing.fileno(), file.fileno(), file.fileno()), folder)
         temporary = folder / "tmp"
         temporary.mkdir(exist_ok=True)
         os.environ |= {MARK: str(folder), "TMPDIR": str(temporary)}
-        tempfile.tempdir = None
         sys.argv = ["holdfast", *words]
-        sys.stdout, sys.stderr = (os.fdopen(os.dup(n), "w", buffering=1) for n in (1, 2))
         for setup in (trace, *setups):
             setup(inside)
         from pipeline.__main__ import main
 
+        main()
+
+    be(command)
+
+
+def settle(files: Sequence[int], folder: Path) -> None:
+    """Take on what a new process starts with: a session, signals, standard input, output and errors, and a folder."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    for place, file in enumerate(files):
+        os.dup2(file, place)
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(n), "w", buffering=1) for n in (1, 2))
+    os.chdir(folder)
+    tempfile.tempdir = None
+
+
+def be(main: Callable[[], object]) -> NoReturn:
+    """Be the program `main` in a fork, and end as an interpreter would."""
+    code = 1
+    try:
         main()
         code = 0
     except SystemExit as end:
@@ -194,7 +207,7 @@ def _child(words: Sequence[str], folder: Path, log: Path, inside: Inside, setups
         _leave(code)
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     """As `pipeline.interpreter.run` does; its own would run before what was registered ahead of the fork."""
     try:
         interpreter.finishing()

@@ -130,3 +130,7 @@ def _run(world: World, state: str, keep: str, setup: forks.Setup) -> None:
     if keep:
         shutil.copytree(run, world.state(keep))
     shutil.rmtree(case)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

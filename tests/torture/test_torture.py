@@ -9,10 +9,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.torture import checks, plan, short, table
 from tests.torture.faults import STATES
+from tests.warm import start
 
 ABOUT = {"date": "2026-11-21", "seed": 0, "own_server_each": 10, "versions": {}, "cpus": 2, "device": "cpu"}
 
@@ -45,24 +47,10 @@ def test_a_process_that_outlives_its_command_is_found(tmp_path: Path) -> None:
     assert checks.leftovers(tmp_path) == []
 
 
-SHORT = """
-import sys
-from pathlib import Path
-from tests.torture import short
-sys.exit(short.main(Path(sys.argv[1]), Path(sys.argv[2])))
-"""
-
-
-def test_one_of_each_cheap_fault(tmp_path: Path, tiny_folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SHORT, str(tmp_path), str(tiny_folder)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=550,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    lines = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("passed", "skipped"))]
+def test_one_of_each_cheap_fault(tmp_path: Path, tiny_folder: Path, warm: Callable[[str], Path]) -> None:
+    said = tmp_path / "said"
+    code = start(["tests.torture.short", str(tmp_path), str(tiny_folder)], warm, said).wait(550)
+    assert code == 0, said.read_text()[-8000:]
+    lines = [line.split()[0] for line in said.read_text().splitlines() if line.startswith(("passed", "skipped"))]
     assert len(lines) == len(short.AFTER) + len(short.TRAINING)
     assert lines.count("skipped") <= len(short.MOUNTED)
