@@ -8,7 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import omegaconf.omegaconf
 import pytest
+import yaml
+from omegaconf._utils import get_yaml_loader
 from tiny import TinySubject, save_tiny_subject
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported, so before any test imports it
@@ -47,6 +50,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return next((at for at, first in enumerate(FIRST) if path.startswith(first)), len(FIRST))
 
     items.sort(key=place)  # stable: else as collected
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_text_is_parsed_once() -> Iterator[None]:
+    """500 tests compose a configuration from the same files: reading their YAML would be a fifth of it each time."""
+    loader = get_yaml_loader()  # OmegaConf makes the same class anew at each call
+    parsed = functools.cache(lambda text: yaml.load(text, loader))
+
+    class Yaml:
+        @staticmethod
+        def load(stream: Any, **_: Any) -> Any:
+            return parsed(stream if isinstance(stream, str) else stream.read())
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(yaml, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(omegaconf.omegaconf, "yaml", Yaml())
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
