@@ -11,7 +11,7 @@ UV_ENV := $(if $(LINKS),UV_FIND_LINKS="$(LINKS)") $(if $(filter cpu,$(EXTRA)),$(
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo smoke test slow lint bench torture clean
+.PHONY: help env demo smoke test compiled slow lint bench torture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +32,16 @@ demo: env ## the whole job on the built-in organism: train, serve, measure, repo
 smoke: env ## the smallest complete run
 	$(BIN)/holdfast experiment=smoke
 
-# Two files at a time; one thread each, since two would wait for each other (docs/LOG.md).
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, because some mostly wait; one thread each, since two would wait for each other (docs/LOG.md).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test: env lint ## linters, types and all tests but the slow ones
+test: env ## linters, types and all tests but the slow ones
+	$(MAKE) --jobs 2 lint compiled
 	$(PYTEST)
+
+# Else three workers that start at once each compile what they import.
+compiled: env
+	@-$(BIN)/python -m pytest --collect-only -qq >/dev/null
 
 slow: env ## the tests that take minutes
 	$(UV_ENV) $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra fit \
