@@ -2,7 +2,8 @@
 
 Run as `python -P interpreter.py vllm_server.py OPTIONS`. On a CPU vLLM insists on spawning its engine's process, which
 then imports everything a second time (8 of 21 s of a start, docs/LOG.md); here the engine is forked, as vLLM does on
-other devices.
+other devices. At an architecture that it meets for the first time vLLM looks in a process that imports everything once
+more, lest a GPU be touched; here there is none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ def main() -> None:
 
         if hasattr(engine, "get_mp_context"):  # else this vLLM starts its engine otherwise: left as it is
             engine.get_mp_context = lambda: multiprocessing.get_context("fork")
+
+        from vllm.model_executor.models import registry
+
+        if hasattr(registry, "_run_in_subprocess"):  # else likewise
+            registry._run_in_subprocess = lambda look: look()
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
 
 
