@@ -7,7 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.schema import ServeConfig
 from pipeline.serve import BASE_NAME, Server
 from pipeline.store import Journal, RunFolder
 from pipeline.subject import Subject
+from pipeline.watch import first_of
 
 TRIES = 3  # of a request that the server answered with an error of its own
 
@@ -143,7 +144,7 @@ class Generator:
             Whether all were generated; False where the budget ended first.
 
         Raises:
-            InstrumentError: the server died, or a request failed `TRIES` times.
+            InstrumentError: the server died or hung, or a request failed `TRIES` times.
             OSError: the replies could not be written (disk full); what was written before stays whole.
         """
         adapted = [cell for cell in cells if self.rungs[cell.rung].artifact == "adapter"]
@@ -171,8 +172,7 @@ class Generator:
                         batch = waiting.popleft()
                         waiting.extendleft((batch[len(batch) // 2 :], batch[: len(batch) // 2]))
                         continue
-                    finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in finished:
+                    for future in first_of(pending, self.server, self.config.hung_after_s):
                         del pending[future]
                         on_replies(self._keep(future.result()))
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import httpx
@@ -25,6 +26,7 @@ from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve import BASE_NAME, Server, served_logprobs
 from pipeline.standing import require_whole
 from pipeline.track import Tracker
+from pipeline.watch import answer
 from pipeline.workspace import Workspace
 
 STAGE = "generate"
@@ -202,11 +204,11 @@ def _prove(work: Workspace, server: Server, rungs: Sequence[Rung], attempt: Atte
     """Hold each rung's served log-probabilities against the trained model's; fail hard where they differ."""
     found, trained = proofs(work), _references(work)
     journal, tolerance = work.folder.proofs, work.config.review.logit_tolerance
-    prompts, base = work.canaries.prompts, trained[BASE_RUNG]
+    prompts, base, after_s = work.canaries.prompts, trained[BASE_RUNG], work.config.serve.hung_after_s
     with server.client() as client:
         for rung in rungs:
             if rung.id not in found:
-                served = served_logprobs(client, _name(rung), prompts)
+                served = answer(partial(served_logprobs, client, _name(rung), prompts), server, after_s)
                 proof = check(rung.id, served=served, trained=trained[rung.id], base=base, tolerance=tolerance)
                 _fail_hard(proof)
                 journal.append([proof.as_dict()])

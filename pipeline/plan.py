@@ -43,6 +43,7 @@ _NOT_DIGESTED_SERVE = (
     "port",
     "start_timeout_s",
     "request_timeout_s",
+    "hung_after_s",
     "gpu_memory_utilization",
     "kv_cache_gib",
     "device",

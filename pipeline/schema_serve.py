@@ -23,6 +23,7 @@ class ServeConfig:
     enforce_eager: bool = False
     start_timeout_s: float = 600.0
     request_timeout_s: float = 600.0
+    hung_after_s: float = 60.0  # without processor time while something is awaited, the server is ended
     batch_size: int = 64  # prompts a request
     in_flight: int = 8  # requests at once
     extra_args: list[str] = field(default_factory=list)  # passed to vLLM as they are

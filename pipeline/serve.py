@@ -19,6 +19,7 @@ import httpx
 from pipeline import guard, interpreter, vllm_server
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
+from pipeline.watch import LOOK_S, Watch, hung
 
 HOST = "127.0.0.1"
 BASE_NAME = "base"
@@ -182,6 +183,11 @@ class Server:
         """End the whole process group."""
         self.stop()
 
+    @property
+    def group(self) -> int | None:
+        """The server's process group, which the guard leads; None where it does not run."""
+        return None if self._process is None else self._process.pid
+
     def alive(self) -> bool:
         """Say whether the server's process still runs."""
         return self._process is not None and self._process.poll() is None
@@ -214,9 +220,14 @@ class Server:
         self._process = None
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + self.config.start_timeout_s
+        deadline, after_s = time.monotonic() + self.config.start_timeout_s, self.config.hung_after_s
+        watch, look = Watch(self.group, after_s), time.monotonic()
         with self.client() as client:
             while time.monotonic() < deadline:
+                if time.monotonic() >= look:
+                    look = time.monotonic() + LOOK_S
+                    if watch.hangs():
+                        raise hung(after_s, f"while starting (its log: {self.log})")
                 if not self.alive():
                     raise InstrumentError(
                         f"the vLLM server ended while starting; its log ({self.log}) ends:\n{self.tail()}"

@@ -17,6 +17,8 @@ def text_of(model: str, ids: list[int] | tuple[int, ...], seed: int | None) -> s
 class Completions:
     """A reply depends on model, prompt and seed alone; `faults` are status codes to answer first."""
 
+    group = None  # a thread of the test's own process
+
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.faults: list[int] = []

@@ -172,7 +172,7 @@ def tracker(case: Case) -> None:
 def engine(case: Case) -> None:
     """Kill (SIGKILL) or hang (SIGSTOP) the vLLM server that the command started, at a random moment of serving."""
     number = signal.SIGSTOP if case.kind == "vLLM hung" else signal.SIGKILL
-    command = case.start(words=("serve.request_timeout_s=30",))
+    command = case.start(words=("serve.hung_after_s=15",))
     replies = case.run / "replies"
     before = len(list(replies.glob("*"))) if replies.exists() else 0
     wanted = case.chance.choice((0, 1, 2, 4))  # 0: while it starts; else so many more files of replies
