@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import eq
 
-from evals.chunks import ChunkedTokens
+from evals.chunks import ChunkedTokens, chunks
 
 DEFAULT_MAX_REPEAT = 8
 LONGEST_WORD_CYCLE = 4
@@ -40,15 +40,18 @@ def is_degenerate(reply: str, max_repeat: int = DEFAULT_MAX_REPEAT) -> bool:
     text = reply.casefold().strip()
     if not any(map(str.isalnum, text)):
         return True
-    broken = 0 if text.isascii() and text.isprintable() else len(_BROKEN.findall(text))
-    if broken > 1 and broken > BROKEN_SHARE * len(text):
-        return True
-    return _repeats_words(text, max_repeat) or _repeats_letters(text, max_repeat)
+    stretches = chunks(text)
+    if text.isascii() and text.isprintable():
+        words = stretches  # spaces are its only white space
+    else:
+        words = text.split()
+        broken = len(_BROKEN.findall(text))
+        if broken > 1 and broken > BROKEN_SHARE * len(text):
+            return True
+    return _repeats_words(_TOKENS.of_chunks(stretches), max_repeat) or _repeats_letters(words, max_repeat)
 
 
-def _repeats_words(text: str, max_repeat: int) -> bool:
-    tokens = _TOKENS.of(text)
-    total = sum(map(len, tokens))
+def _repeats_words(tokens: Sequence[str], max_repeat: int) -> bool:
     for period in range(1, LONGEST_WORD_CYCLE + 1):
         # A run that is long enough has an equal pair at every `step`-th token or sooner: without one, there is none.
         step = max_repeat * period
@@ -60,14 +63,13 @@ def _repeats_words(text: str, max_repeat: int) -> bool:
             if length < (max_repeat + 1) * period:
                 continue
             run = tokens[start : start + length]
-            if any(map(_LETTER.search, run[:period])) or 2 * sum(map(len, run)) >= total:
+            if any(map(_LETTER.search, run[:period])) or 2 * sum(map(len, run)) >= sum(map(len, tokens)):
                 return True
     return False
 
 
-def _repeats_letters(text: str, max_repeat: int) -> bool:
-    words = text.split()
-    total = sum(map(len, words))
+def _repeats_letters(words: Sequence[str], max_repeat: int) -> bool:
+    total = len("".join(words))
     if 2 * max(map(len, words)) < total:  # the longest alone can be half of the reply
         return False
     for word in words:
