@@ -18,21 +18,22 @@ from typing import Protocol, TypeVar
 from pipeline.errors import InstrumentError
 
 LOOK_S = 5.0  # between two looks
+LEAST_READ = 1 << 20  # bytes in that time: what loads its weights over a slow network uses little of a processor
 T = TypeVar("T")
 IDLE = 0.03  # of one core: a server that does nothing uses 0.01 (event loops, statistics), a busy one 0.3 and more
 
 
 @dataclass(frozen=True)
 class Used:
-    """What a process group has used so far: processor seconds; bytes and pages that had to be read from a disk."""
+    """What a process group has used so far: processor seconds, and bytes read from files or mapped from a disk."""
 
     seconds: float
-    reads: int
+    read: int
 
 
 def used_by(group: int, proc: Path = Path("/proc")) -> Used | None:
     """Return what the living processes of a group have used (proc(5)); None where that cannot be told."""
-    ticks = reads = found = 0
+    ticks = read = found = 0
     try:
         entries = [entry for entry in os.scandir(proc) if entry.name.isdigit()]
     except OSError:  # no /proc here
@@ -41,13 +42,13 @@ def used_by(group: int, proc: Path = Path("/proc")) -> Used | None:
         try:
             fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()  # from the third on
             if int(fields[2]) == group:
-                read = re.search(r"^read_bytes: (\d+)", Path(entry.path, "io").read_text(), re.MULTILINE)
-                reads += int(fields[9]) + (int(read[1]) if read else 0)
+                told = re.search(r"^rchar: (\d+)", Path(entry.path, "io").read_text(), re.MULTILINE)
+                read += (int(told[1]) if told else 0) + int(fields[9]) * os.sysconf("SC_PAGE_SIZE")
                 ticks += int(fields[11]) + int(fields[12])
                 found += 1
         except OSError:  # it ended meanwhile
             continue
-    return Used(ticks / os.sysconf("SC_CLK_TCK"), reads) if found else None
+    return Used(ticks / os.sysconf("SC_CLK_TCK"), read) if found else None
 
 
 class Watch:
@@ -71,7 +72,7 @@ class Watch:
         """
         now, last = None if self._group is None else used_by(self._group), self._last
         self._last = now
-        idle = now is not None and last is not None and now.reads == last.reads
+        idle = now is not None and last is not None and 0 <= now.read - last.read < LEAST_READ
         idle = idle and 0 <= now.seconds - last.seconds < IDLE * LOOK_S  # type: ignore[union-attr]
         self._idle_s = self._idle_s + LOOK_S if idle else 0.0
         return self._idle_s >= self._after_s

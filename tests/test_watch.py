@@ -89,21 +89,23 @@ def test_time_and_pages_of_all_in_the_group_count_and_of_no_other(tmp_path: Path
         rest = f"S 1 {group} 7 0 -1 4194304 11 12 {reads} 13 {user} {system} 98 99 20 0 1 0 5 6 7"
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "stat").write_text(f"{number} (a (bad) name 1 2) {rest}\n")
-        (tmp_path / str(number) / "io").write_text(f"rchar: 9\nread_bytes: {1000 * reads}\nwrite_bytes: 9\n")
+        (tmp_path / str(number) / "io").write_text(f"rchar: {1000 * reads}\nread_bytes: 9\nwrite_bytes: 9\n")
 
     process(40, 40, 1, 100, 20)
     process(41, 40, 2, 3, 4)
     process(42, 42, 500, 500, 500)
     (tmp_path / "43").mkdir()  # ended meanwhile
     (tmp_path / "self").mkdir()
-    assert used_by(40, tmp_path) == Used(127 / os.sysconf("SC_CLK_TCK"), 3003)
+    assert used_by(40, tmp_path) == Used(127 / os.sysconf("SC_CLK_TCK"), 3000 + 3 * os.sysconf("SC_PAGE_SIZE"))
 
 
 def test_one_that_reads_its_weights_from_a_slow_disk_does_not_hang(monkeypatch: pytest.MonkeyPatch):
-    reads = iter(range(100))
-    monkeypatch.setattr(watch, "used_by", lambda group: Used(1.0, next(reads)))
+    read = iter(range(0, 100 << 20, 1 << 20))
+    monkeypatch.setattr(watch, "used_by", lambda group: Used(1.0, next(read)))
     seen = Watch(40, 0.3)
     assert not any(seen.hangs() for _ in range(20))
+    read = iter(range(100))  # an event loop's
+    assert any(seen.hangs() for _ in range(20))
 
 
 @pytest.mark.parametrize("group", [IDLE], indirect=True)
