@@ -183,7 +183,8 @@ def _become(env: Mapping[str, str]) -> None:
 def _import_server() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in SERVER:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # another vLLM, or one for a GPU: its server imports what is missing
+            importlib.import_module(name)
 
 
 KINDS = {"command": (forks.preload, _command), "server": (_import_server, _server)}
