@@ -72,8 +72,9 @@ class Watch:
         """
         now, last = None if self._group is None else used_by(self._group), self._last
         self._last = now
-        idle = now is not None and last is not None and 0 <= now.read - last.read < LEAST_READ
-        idle = idle and 0 <= now.seconds - last.seconds < IDLE * LOOK_S  # type: ignore[union-attr]
+        idle = False
+        if now is not None and last is not None:
+            idle = 0 <= now.read - last.read < LEAST_READ and 0 <= now.seconds - last.seconds < IDLE * LOOK_S
         self._idle_s = self._idle_s + LOOK_S if idle else 0.0
         return self._idle_s >= self._after_s
 

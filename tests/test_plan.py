@@ -47,8 +47,7 @@ PROVES_REPLIES = ("review.canaries", "review.logit_tolerance")
 FREE = (
     *("judge.name", "judge.input", "judge.output", "panel.second.name", "panel.second.input", "panel.second.output"),
     *("name", "stages", "run", "track", "cluster", "subject.name", "subject.path", "subject.chat_template"),
-    *("serve.port", "serve.device", "serve.start_timeout_s", "serve.request_timeout_s"),
-    "serve.hung_after_s",
+    *("serve.port", "serve.device", "serve.start_timeout_s", "serve.request_timeout_s", "serve.hung_after_s"),
     *("serve.gpu_memory_utilization", "serve.kv_cache_gib"),
     *(f"data.{name}.path" for name in TABLES),
     *(f"evals.{name}.{key}" for name in EVALS for key in ("table.path", "task")),

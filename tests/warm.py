@@ -28,7 +28,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
-from pipeline import guard, vllm_server
+from pipeline import guard, interpreter, vllm_server
 from tests.torture import forks
 
 PATIENCE_S = 300.0  # for the imports, on a machine that others use too
@@ -73,7 +73,7 @@ class Process:
         return self.returncode
 
 
-class Subprocess(SimpleNamespace):
+class Subprocess:
     """Stands for the module `subprocess` in `pipeline.serve`: what it starts there is the guard of a vLLM server."""
 
     PIPE, STDOUT, TimeoutExpired = subprocess.PIPE, subprocess.STDOUT, subprocess.TimeoutExpired
@@ -198,7 +198,7 @@ def main(kind: str, path: Path) -> None:
         raise SystemExit(f"threads run after the imports: {threading.enumerate()}")
     gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 30, 30)  # as `pipeline.interpreter` does
+    gc.set_threshold(*interpreter._THRESHOLDS)
     with selectors.DefaultSelector() as events, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(f"{path}.new")
         listener.listen()

@@ -13,6 +13,12 @@ from real_runs import Finished, command
 from tests import warm as warmed
 
 
+def finished(root: Path, said: str, began: float) -> Finished:
+    """Return the only run in `root`."""
+    (folder,) = [path for path in root.iterdir() if path.is_dir()]
+    return Finished(folder, said, time.monotonic() - began)
+
+
 @pytest.fixture(scope="session")
 def holdfast() -> Callable[..., Finished]:
     """Run `holdfast WORDS` in a process of its own and expect success."""
@@ -23,8 +29,7 @@ def holdfast() -> Callable[..., Finished]:
             command(f"run.root={root}", *words), capture_output=True, text=True, timeout=1200, check=False
         )
         assert done.returncode == 0, done.stderr[-4000:]
-        (folder,) = [path for path in root.iterdir() if path.is_dir()]
-        return Finished(folder, done.stderr, time.monotonic() - began)
+        return finished(root, done.stderr, began)
 
     return run
 
@@ -38,8 +43,7 @@ def forked(warm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
         began, log = time.monotonic(), logs / f"{len(list(logs.iterdir()))}.log"
         code = warmed.start(["holdfast", f"run.root={root}", *words], warm, log).wait(1200)
         assert code == 0, log.read_text()[-4000:]
-        (folder,) = [path for path in root.iterdir() if path.is_dir()]
-        return Finished(folder, log.read_text(), time.monotonic() - began)
+        return finished(root, log.read_text(), began)
 
     return run
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from real_runs import Finished, command, kill_after, timeless
 
@@ -22,6 +21,7 @@ from pipeline.asked import coarse
 from pipeline.reproduce.differs import compare, judge
 from pipeline.reproduce.results import read_results
 from pipeline.store import Journal, RunFolder
+from tests.torture import checks
 from tests.warm import start
 
 # Stage and seconds: once while it trains, once while the server starts or answers, which takes longer than this.
@@ -49,7 +49,7 @@ def test_a_killed_run_ends_as_its_reproduction_which_nothing_disturbed(
             killed += kill_after(process, chance.uniform(0.0, most))
     finished = forked(runs, *WORDS)
     assert killed == 2
-    assert not leftovers(runs), "a server outlived its run"
+    assert not leftovers(tmp_path), "a server outlived its run"
     undisturbed = reproduced(finished, tmp_path / "again", warm)
     assert "Reproduced exactly" in undisturbed.said
     cells = Counter((r["rung"], r["eval"], r["sample"], r["draw"]) for r in finished.replies())
@@ -83,7 +83,7 @@ def reproduced(run: Any, output: Path, warm: Callable[[str], Path], kill: float 
             assert kill_after(process, kill)
     said = output.with_suffix(".log")
     assert start(["holdfast", *words], warm, said).wait(1200) == 0, said.read_text()[-4000:]
-    assert not leftovers(output)
+    assert not leftovers(output.parent)
     return Finished(output, said.read_text(), 0.0)
 
 
@@ -133,13 +133,7 @@ def essence(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[key] for key in ("rung", "eval", "sample", "draw", "prompt_sha256", "adapter_sha256", "reply"))
 
 
-def leftovers(root: Path) -> list[str]:
-    """Return the living processes that name the run folder or stand in it."""
+def leftovers(place: Path) -> list[str]:
+    """Return the living processes that name the test's folder or stand in it, after what ends had time to."""
     time.sleep(0.5)
-    found = psutil.process_iter(["status", "cmdline", "cwd"])
-    told = [" ".join([*(one.info["cmdline"] or ()), one.info["cwd"] or ""]) for one in found if alive(one)]
-    return [words for words in told if str(root) in words]
-
-
-def alive(process: psutil.Process) -> bool:
-    return process.info["status"] != psutil.STATUS_ZOMBIE  # type: ignore[attr-defined]
+    return checks.leftovers(place)
