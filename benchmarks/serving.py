@@ -5,6 +5,7 @@ As a script (`python -m benchmarks.serving FILE`) it is the in-process side, in 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,10 +28,12 @@ from benchmarks.common import (
     serve_config,
     write_replies,
 )
+from pipeline import cpu_lora, vllm_server
 from pipeline.generate import Cell, matrix
 from pipeline.records import Rung
 from pipeline.schema import ServeConfig
 from pipeline.serve import MAX_CPU_ADAPTERS, Server, lora_rank
+from pipeline.serve_device import environment, resolve_device
 from pipeline.subject import Subject
 
 WARM_UP = 4  # requests to each adapter
@@ -96,8 +99,7 @@ class Engine:
             "adapters": {rung.id: rung.path for rung in rungs},
             "stop_token_ids": list(subject.stop_token_ids),
         }
-        # As the server has it: engine and worker in one process.
-        like_the_server = {"VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        like_the_server = environment(subject, config, resolve_device(config.device))
         self._child = Child("benchmarks.serving", job, root, like_the_server)
 
     def __enter__(self) -> Engine:
@@ -124,6 +126,8 @@ def start(job: Mapping[str, Any]) -> Callable[[Any], Mapping[str, Any]]:
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
+    if os.environ.get(vllm_server.LORA_BY_ADAPTER) == "1":  # as in the server
+        cpu_lora.install()
     engine = LLM(**job["options"])
     adapters = {
         name: LoRARequest(name, number, path) for number, (name, path) in enumerate(job["adapters"].items(), start=1)

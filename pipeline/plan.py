@@ -47,6 +47,7 @@ _NOT_DIGESTED_SERVE = (
     "gpu_memory_utilization",
     "kv_cache_gib",
     "device",
+    "cpu_lora_by_adapter",  # the same sums, as on another device
 )
 _NOT_DIGESTED_JUDGE = ("name", "input", "output")
 _NOT_DIGESTED_REVIEW = ("gate",)

@@ -17,6 +17,7 @@ class ServeConfig:
     max_num_batched_tokens: int | None = None  # tokens in one engine step; null: vLLM's default
     gpu_memory_utilization: float = 0.9
     kv_cache_gib: int = 1  # on the CPU
+    cpu_lora_by_adapter: bool = True  # on the CPU: LoRA by `pipeline.cpu_lora`; false: vLLM's own operator
     tensor_parallel_size: int = 1  # devices that share one copy of the weights
     data_parallel_size: int = 1  # copies of the weights, each on tensor_parallel_size devices, behind one address
     attention_backend: str | None = None  # vLLM's: FLASH_ATTN, FLASHINFER, TRITON_ATTN, ...; null: vLLM's choice

@@ -9,16 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
 from pipeline import guard, interpreter, vllm_server
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
+from pipeline.serve_device import Servable, environment, resolve_device
 from pipeline.watch import LOOK_S, Watch, hung
 
 HOST = "127.0.0.1"
@@ -28,32 +28,6 @@ MAX_CPU_ADAPTERS = 512  # kept in host memory; more are read from disk again whe
 POLL_S = 0.1
 TAIL_LINES = 25
 HEALTH_S = 60.0  # an engine step on the CPU holds up the health check too
-
-
-def resolve_device(wanted: str) -> str:
-    """Return "cpu" or "cuda" for auto, cpu or cuda.
-
-    Raises:
-        UserError: cuda is asked for and not to be had, or the word is unknown.
-    """
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise UserError(f"serve.device: {wanted!r} is unknown", "use auto, cpu or cuda")
-    there = wanted != "cpu" and _cuda()
-    if wanted == "cuda" and not there:
-        raise UserError(
-            "serve.device: cuda is asked for, but no CUDA device can be used",
-            "free a GPU, install the gpu extra, or set serve.device=cpu",
-        )
-    return "cuda" if there else "cpu"
-
-
-def _cuda() -> bool:
-    """Say whether torch can use a CUDA device; a build for CPUs is known by its version, without importing it."""
-    if version("torch").endswith("+cpu"):
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def free_port(wanted: int | None) -> int:
@@ -85,20 +59,6 @@ def lora_rank(ranks: Sequence[int]) -> int:
         if rank >= need:
             return rank
     raise UserError(f"arms.*.lora.rank: {need} is more than vLLM serves ({RANKS[-1]})", "lower it")
-
-
-class Servable(Protocol):
-    """What the server needs of a model."""
-
-    @property
-    def path(self) -> Path:
-        """The folder of its weights."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """`float32`, `bfloat16` or `float16`."""
-        ...
 
 
 class Server:
@@ -166,7 +126,7 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._environment(device),
+                env={**os.environ, **environment(self.subject, self.config, device), "VLLM_API_KEY": self._key},
                 start_new_session=True,
                 cwd=self.log.parent,
             )
@@ -278,22 +238,6 @@ class Server:
             options += ["--max-cpu-loras", str(max(slots, min(len(self.adapters), MAX_CPU_ADAPTERS)))]
             options += ["--lora-modules", *(f"{name}={path}" for name, path in self.adapters.items())]
         return interpreter.command(vllm_server.__file__, *options, *config.extra_args)
-
-    def _environment(self, device: str) -> dict[str, str]:
-        """Return the server's environment: the key goes here, where no process list shows it."""
-        extra = {
-            "VLLM_API_KEY": self._key,
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-        }
-        if device == "cpu":
-            extra["VLLM_CPU_KVCACHE_SPACE"] = str(self.config.kv_cache_gib)
-            # The worker inside the engine's process: one process fewer to start and to talk to (docs/LOG.md).
-            extra["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-            extra[vllm_server.FORK] = "1"
-        return {**os.environ, **extra}
 
 
 def served_logprobs(

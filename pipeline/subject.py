@@ -17,6 +17,7 @@ from pipeline.schema import SubjectConfig
 from pipeline.store import digest, file_sha256
 
 ORGANISM = "organism:"
+TINY = 50_000_000  # parameters: below, a CPU's operators are too short to share among threads
 DTYPES = ("float32", "bfloat16", "float16")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

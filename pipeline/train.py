@@ -30,10 +30,9 @@ from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
 from pipeline.standing import is_lost, standing, unanswered
 from pipeline.store import canonical, file_sha256, require_room
+from pipeline.subject import TINY
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
-
-TINY = 50_000_000  # parameters
 
 
 def train(work: Workspace, tracker: Tracker) -> None:

@@ -13,6 +13,7 @@ import os
 import runpy
 
 FORK = "HOLDFAST_FORK_ENGINE"  # set by `pipeline.serve` where no device is in use yet that a fork would break
+LORA_BY_ADAPTER = "HOLDFAST_LORA_BY_ADAPTER"  # serve.cpu_lora_by_adapter, set on a CPU only
 
 
 def main() -> None:
@@ -27,6 +28,10 @@ def main() -> None:
 
         if hasattr(registry, "_run_in_subprocess"):  # else likewise
             registry._run_in_subprocess = lambda look: look()
+    if os.environ.get(LORA_BY_ADAPTER) == "1":
+        from pipeline import cpu_lora
+
+        print("multi-LoRA operator:", "by adapter" if cpu_lora.install() else "vLLM's own", flush=True)
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
 
 

@@ -29,7 +29,7 @@ from pipeline.rungs import read_rungs
 from pipeline.schema import Config, JudgeConfig
 from pipeline.search.budget import SearchFacts
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
-from pipeline.serve import resolve_device
+from pipeline.serve_device import resolve_device
 from pipeline.store import RunFolder, read_json, task_folder, write_atomic, write_json
 from pipeline.subject import ORGANISM, Subject, data_folder, identity, open_subject
 from pipeline.variants import Way, base_name, expand

@@ -48,7 +48,7 @@ FREE = (
     *("judge.name", "judge.input", "judge.output", "panel.second.name", "panel.second.input", "panel.second.output"),
     *("name", "stages", "run", "track", "cluster", "subject.name", "subject.path", "subject.chat_template"),
     *("serve.port", "serve.device", "serve.start_timeout_s", "serve.request_timeout_s", "serve.hung_after_s"),
-    *("serve.gpu_memory_utilization", "serve.kv_cache_gib"),
+    *("serve.gpu_memory_utilization", "serve.kv_cache_gib", "serve.cpu_lora_by_adapter"),
     *(f"data.{name}.path" for name in TABLES),
     *(f"evals.{name}.{key}" for name in EVALS for key in ("table.path", "task")),
     *(f"arms.{arm}.sweep.{key}.path" for arm in ("compliance", "benign", "mixed") for key in ("refusal", "capability")),

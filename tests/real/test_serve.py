@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,17 @@ def test_on_a_cpu_the_engine_is_forked_and_imports_nothing_again(server: Server)
     lines = [" ".join(child.cmdline()) for child in psutil.Process(server._process.pid).children(recursive=True)]
     assert sum("resource_tracker" not in line for line in lines) >= 2, "the server and its engine"
     assert not [line for line in lines if "spawn_main" in line]
+
+
+def test_adapters_and_rung_0_share_batches_and_answer_as_alone(server: Server, tiny_subject: Any):
+    """By our operator: vLLM's own for a CPU gives a token without adapter the last slot's."""
+    assert "multi-LoRA operator: by adapter" in server.log.read_text()
+    prompts, names = prompts_of(tiny_subject.subject, 30), ["base", *server.adapters]
+    alone = {name: complete(server, name, prompts) for name in names}
+    with ThreadPoolExecutor(len(names)) as pool:
+        for _ in range(3):
+            together = dict(zip(names, pool.map(lambda name: complete(server, name, prompts), names), strict=True))
+            assert together == alone
 
 
 def test_replies_do_not_depend_on_the_batch_they_share_in_float32(server: Server, tiny_subject: Any):

@@ -1,0 +1,80 @@
+"""Where a vLLM server runs, and what its environment tells it there."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+from pipeline import vllm_server
+from pipeline.errors import UserError
+from pipeline.schema import ServeConfig
+from pipeline.subject import TINY, matmul_parameters
+
+OFFLINE = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+
+
+class Servable(Protocol):
+    """What the server needs of a model."""
+
+    @property
+    def path(self) -> Path:
+        """The folder of its weights."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """`float32`, `bfloat16` or `float16`."""
+        ...
+
+
+def resolve_device(wanted: str) -> str:
+    """Return "cpu" or "cuda" for auto, cpu or cuda.
+
+    Raises:
+        UserError: cuda is asked for and not to be had, or the word is unknown.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UserError(f"serve.device: {wanted!r} is unknown", "use auto, cpu or cuda")
+    there = wanted != "cpu" and _cuda()
+    if wanted == "cuda" and not there:
+        raise UserError(
+            "serve.device: cuda is asked for, but no CUDA device can be used",
+            "free a GPU, install the gpu extra, or set serve.device=cpu",
+        )
+    return "cuda" if there else "cpu"
+
+
+def _cuda() -> bool:
+    """Say whether torch can use a CUDA device; a build for CPUs is known by its version, without importing it."""
+    if version("torch").endswith("+cpu"):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str, str]:
+    """Return what vLLM's environment must hold besides the caller's own: no network, no usage statistics.
+
+    On a CPU also: memory for keys and values; worker and engine in one process, one fewer to start and to talk to; the
+    engine forked; the multi-LoRA operator; and one thread for a tiny model, as in training, unless OMP_NUM_THREADS says
+    otherwise: its operators are too short to share, and the web server needs the other core (docs/LOG.md).
+    """
+    if device != "cpu":
+        return OFFLINE
+    told = {
+        "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        vllm_server.FORK: "1",
+        vllm_server.LORA_BY_ADAPTER: str(int(config.cpu_lora_by_adapter)),
+    }
+    if "OMP_NUM_THREADS" not in os.environ and 0 < matmul_parameters(subject.path) < TINY:
+        told["OMP_NUM_THREADS"] = "1"
+    return {**OFFLINE, **told}
