@@ -137,8 +137,8 @@ class Generator:
     def run(self, cells: Sequence[Cell], on_replies: Callable[[list[Reply]], None]) -> bool:
         """Generate the cells; `on_replies` sees each batch once it is written.
 
-        Rung 0 is answered before any adapter is: vLLM's CPU kernels apply the last adapter slot to a token that has no
-        adapter, when both share a batch (docs/LOG.md, 2026-11-21).
+        Rung 0 is answered before any adapter is: vLLM's own operator for a CPU (`serve.cpu_lora_by_adapter=false`)
+        applies the last adapter slot to a token that has no adapter, when both share a batch (docs/LOG.md, 2026-11-21).
 
         Returns:
             Whether all were generated; False where the budget ended first.

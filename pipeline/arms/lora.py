@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,19 +103,26 @@ def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) 
     )
     trainer.remove_callback(PrinterCallback)
     # Together a sixth of a short fine-tune's time: a model card for each rung, FLOPs that the budget counts by itself,
-    # and walks over all modules at each step: to tell them that they are in training, which they know, and to clear
-    # gradients that only the adapter has.
+    # and walks over all modules at each step: to tell them that they are in training, which they know, and to clip and
+    # clear gradients that only the adapter has.
     trainer.create_model_card = _nothing
     adapted.create_or_update_model_card = _nothing
     trainer.floating_point_ops = _nothing
     adapted.train = partial(_train_unless_training, adapted, adapted.train)
-    adapted.zero_grad = partial(_clear, [weight for weight in adapted.parameters() if weight.requires_grad])
+    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
+    adapted.zero_grad = partial(_clear, trained)
+    if not training.fsdp:  # which must see all weights to know its model by them
+        trainer._clip_grad_norm = partial(_clip, trainer.accelerator, trained, training.max_grad_norm)
     return trainer
 
 
 def _clear(weights: Iterable[Any], set_to_none: bool = True) -> None:
     for weight in weights:
         weight.grad = None
+
+
+def _clip(accelerator: Any, weights: Sequence[Any], most: float, _model: Any) -> Any:
+    return accelerator.clip_grad_norm_(weights, most)
 
 
 def _train_unless_training(module: Any, train: Callable[[bool], Any], mode: bool = True) -> Any:

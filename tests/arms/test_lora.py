@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import TinySubject
 
+from pipeline.arms import lora
 from pipeline.arms.base import Climb, Example, Pause, Task, ladder
 from pipeline.arms.lora import climb
 from pipeline.budget import Allowance, Caps, Ledger
@@ -218,6 +219,20 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(straight: Ru
     for run in (one, again, other):
         run.climb()
     assert one.shas() == again.shas() != other.shas()
+
+
+def test_clipping_the_adapters_gradients_alone_gives_the_bytes_of_clipping_all(
+    make: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharp = replace(TRAINING, schedule="constant", max_steps=2, max_grad_norm=1e-3)
+    ours, free = make("ours", training=sharp), make("free", training=replace(sharp, max_grad_norm=0.0))
+    trainers = make("trainers", training=sharp)
+    ours.climb()
+    free.climb()
+    own = lambda accelerator, _, most, model: accelerator.clip_grad_norm_(model.parameters(), most)  # noqa: E731
+    monkeypatch.setattr(lora, "_clip", own)
+    trainers.climb()
+    assert ours.shas() == trainers.shas() != free.shas()
 
 
 def test_a_loss_that_is_no_number_ends_the_arm_as_a_result(make: Callable[..., Run]) -> None:
