@@ -49,7 +49,7 @@ class Sizes:
     adapters: int = 8
     repeats: int = 7  # of each side of (b), alternating
     steps: int = 64  # of (c) and (d)
-    training_repeats: int = 3  # of each side of (c), alternating
+    training_repeats: int = 7  # of each side of (c), alternating
     ladder: tuple[int, ...] = (4, 8, 16)  # rungs of (d)
 
     def shortened(self) -> Sizes:

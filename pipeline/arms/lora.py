@@ -57,6 +57,9 @@ def _climb(work: Climb, at_once: int) -> Ending:
         adapted.unload()
 
 
+_EMBEDDINGS = ("embed_tokens", "lm_head")  # which PEFT saves whole beside a LoRA on them
+
+
 def adapter_on(model: Any, config: LoraConfig) -> Any:
     """Return `model` with a fresh LoRA adapter (PEFT; arXiv:2106.09685): B is zero: it changes nothing."""
     import peft
@@ -111,6 +114,9 @@ def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) 
     adapted.train = partial(_train_unless_training, adapted, adapted.train)
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
     adapted.zero_grad = partial(_clear, trained)
+    if not any(name.endswith(_EMBEDDINGS) for name in adapted.peft_config["default"].target_modules):
+        # Else PEFT loads the subject's configuration at each save, to see whether the vocabulary has grown.
+        adapted.save_pretrained = partial(adapted.save_pretrained, save_embedding_layers=False)
     if not training.fsdp:  # which must see all weights to know its model by them
         trainer._clip_grad_norm = partial(_clip, trainer.accelerator, trained, training.max_grad_norm)
     return trainer
