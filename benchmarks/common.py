@@ -218,9 +218,9 @@ def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
     return seconds
 
 
-def ratio_of_medians(seconds: Mapping[str, Sequence[float]], side: str, against: str) -> float:
-    """Return median(side) / median(against)."""
-    return median(seconds[side]) / median(seconds[against])
+def paired_ratio(seconds: Mapping[str, Sequence[float]], side: str, against: str) -> float:
+    """Return the median over the turns of side / against, so that a drift of the machine's speed cancels in each."""
+    return median(one / other for one, other in zip(seconds[side], seconds[against], strict=True))
 
 
 def environment() -> dict[str, Any]:

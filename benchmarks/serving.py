@@ -23,7 +23,7 @@ from benchmarks.common import (
     eval_specs,
     make_adapters,
     make_subject,
-    ratio_of_medians,
+    paired_ratio,
     rungs_of,
     serve_config,
     write_replies,
@@ -156,12 +156,12 @@ def _result(seconds: dict[str, list[float]], requests: int, adapters: int) -> Re
             "our server",
             median(seconds["server"]),
             "requests over HTTP, budget, ledger, replies written",
-            ratio_of_medians(seconds, "server", "engine"),
+            paired_ratio(seconds, "server", "engine"),
             "engine",
             "<= 1.15",
         ),
     )
-    title = f"{requests} requests over {adapters} adapters, medians of {len(seconds['server'])}"
+    title = f"{requests} requests over {adapters} adapters, medians of {len(seconds['server'])} turns"
     return Result("b", title, lines, seconds)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import SHAPE, Line, Result, Sizes, alternate, make_subject, ratio_of_medians
+from benchmarks.common import SHAPE, Line, Result, Sizes, alternate, make_subject, paired_ratio
 from pipeline.arms.base import Climb, Example, Task, ladder
 from pipeline.arms.lora import adapter_on, climb
 from pipeline.budget import Allowance, Caps, Ledger
@@ -79,12 +79,14 @@ def measure(sizes: Sizes, root: Path) -> Result:
             "the compliance arm (Holdfast)",
             median(seconds["ours"]),
             f"fresh adapter, SFTTrainer, steps, {len(ladder(sizes.steps))} whole checkpoints, canaries, hashes, ledger",
-            ratio_of_medians(seconds, "ours", "bare"),
+            paired_ratio(seconds, "ours", "bare"),
             "bare",
             "<= 1.5",
         ),
     )
-    return Result("c", f"{sizes.steps} steps of a LoRA fine-tune, medians of {sizes.training_repeats}", lines, seconds)
+    return Result(
+        "c", f"{sizes.steps} steps of a LoRA fine-tune, medians of {sizes.training_repeats} turns", lines, seconds
+    )
 
 
 def make_course(subject: Subject, steps: int) -> Course:

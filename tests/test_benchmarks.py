@@ -23,7 +23,7 @@ from benchmarks.common import (
     make_adapters,
     make_subject,
     markdown,
-    ratio_of_medians,
+    paired_ratio,
     rungs_of,
     save,
     serve_config,
@@ -81,7 +81,7 @@ def test_more_rungs_than_steps_are_refused() -> None:
         scaling.spread(5, 4)
 
 
-def test_sides_take_turns_and_the_ratio_is_of_medians() -> None:
+def test_sides_take_turns_and_the_ratio_is_the_median_of_the_turns() -> None:
     order: list[str] = []
 
     def side(name: str, values: list[float]) -> float:
@@ -91,7 +91,7 @@ def test_sides_take_turns_and_the_ratio_is_of_medians() -> None:
     ours, theirs = [3.0, 100.0, 6.0], [2.0, 3.0, 50.0]
     seconds = alternate({"ours": lambda: side("ours", ours), "theirs": lambda: side("theirs", theirs)}, 3)
     assert order == ["ours", "theirs"] * 3
-    assert ratio_of_medians(seconds, "ours", "theirs") == 6.0 / 3.0
+    assert paired_ratio(seconds, "ours", "theirs") == 3.0 / 2.0
 
 
 def test_results_come_back_as_saved_only_for_the_same_machine_and_sizes(tmp_path: Path) -> None:
