@@ -95,16 +95,29 @@ def install() -> bool:
         update(self, *args, **options)
         self.rows_of_tokens, self.rows_of_logits = groups(self.token_lora_indices), groups(self.sampler_indices)
 
-    def linear(self: Any, y: Tensor, x: Tensor, a: Any, b: Any, scale: float, slices: Any, **_: Any) -> None:
-        add_lora(_flat(y), _flat(x), a, b, scale, slices, self.rows_of_tokens)
+    # The parameters' names are vLLM's, for whoever calls by name.
+    def linear(
+        self: Any,
+        y: Tensor,
+        x: Tensor,
+        lora_a_stacked: Sequence[Tensor],
+        lora_b_stacked: Sequence[Tensor],
+        scale: float,
+        output_slices: Sequence[int],
+        **_: Any,
+    ) -> None:
+        add_lora(_flat(y), _flat(x), lora_a_stacked, lora_b_stacked, scale, output_slices, self.rows_of_tokens)
 
-    def logits(self: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, **_: Any) -> None:
-        add_lora(_flat(y), _flat(x), [a], [b], scale, [min(b.shape[-2], y.shape[-1])], self.rows_of_logits)
+    def logits(
+        self: Any, y: Tensor, x: Tensor, lora_a_stacked: Tensor, lora_b_stacked: Tensor, scale: float, **_: Any
+    ) -> None:
+        width = min(lora_b_stacked.shape[-2], y.shape[-1])
+        add_lora(_flat(y), _flat(x), [lora_a_stacked], [lora_b_stacked], scale, [width], self.rows_of_logits)
 
-    def embedding(self: Any, y: Tensor, x: Tensor, b: Tensor, add_inputs: bool = True, **_: Any) -> None:
+    def embedding(self: Any, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **_: Any) -> None:
         if not add_inputs:
             y.zero_()
-        add_embedded(y, x, b, self.rows_of_tokens)
+        add_embedded(y, x, lora_b_stacked, self.rows_of_tokens)
 
     Wrapper.update_metadata = update_metadata
     for name, new in (("add_lora_linear", linear), ("add_lora_logits", logits), ("add_lora_embedding", embedding)):
