@@ -72,10 +72,10 @@ def measure(sizes: Sizes, root: Path) -> Result:
             one = {name: adapter}
             seconds[way].append(engine_per_checkpoint(subject, config, groups, one, root / way, start=start))
     ours()
-    return _result(seconds, len(adapters), sum(len(spec.eval.samples()) for spec in specs))
+    return _result(seconds, len(adapters), specs)
 
 
-def _result(seconds: Mapping[str, Sequence[float]], rungs: int, requests: int) -> Result:
+def _result(seconds: Mapping[str, Sequence[float]], rungs: int, specs: Sequence[EvalSpec]) -> Result:
     """Return the table: ours as the median of its runs, the others as their sum over the measured checkpoints."""
     ours, measured = median(seconds["one_engine"]), len(seconds["per_checkpoint"])
     scaled = "" if measured == rungs else f"; measured on {measured} of {rungs}, scaled"
@@ -104,8 +104,9 @@ def _result(seconds: Mapping[str, Sequence[float]], rungs: int, requests: int) -
             ">= 20",
         ),
     )
+    requests = sum(len(spec.eval.samples()) for spec in specs)
     raw = {**{way: list(each) for way, each in seconds.items()}, "rungs": rungs, "requests_a_rung": requests}
-    return Result("a", f"{rungs} rungs x 3 evals, from nothing to the last reply", lines, raw)
+    return Result("a", f"{rungs} rungs x {len(specs)} evals, from nothing to the last reply", lines, raw)
 
 
 def one_engine(

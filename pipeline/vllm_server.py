@@ -3,7 +3,7 @@
 Run as `python -P interpreter.py vllm_server.py OPTIONS`. On a CPU vLLM insists on spawning its engine's process, which
 then imports everything a second time (8 of 21 s of a start, docs/LOG.md); here the engine is forked, as vLLM does on
 other devices. At an architecture that it meets for the first time vLLM looks in a process that imports everything once
-more, lest a GPU be touched; here there is none.
+more, lest a GPU be touched; here there is none. Its multi-LoRA operator for a CPU is replaced too (`cpu_lora.py`).
 """
 
 from __future__ import annotations

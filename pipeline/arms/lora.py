@@ -57,9 +57,6 @@ def _climb(work: Climb, at_once: int) -> Ending:
         adapted.unload()
 
 
-_EMBEDDINGS = ("embed_tokens", "lm_head")  # which PEFT saves whole beside a LoRA on them
-
-
 def adapter_on(model: Any, config: LoraConfig) -> Any:
     """Return `model` with a fresh LoRA adapter (PEFT; arXiv:2106.09685): B is zero: it changes nothing."""
     import peft
@@ -93,6 +90,7 @@ def drop_unrecorded(folder: Path, done: Any) -> None:
 
 
 def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) -> Any:
+    from peft.utils.constants import EMBEDDING_LAYER_NAMES
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTTrainer
 
@@ -114,7 +112,7 @@ def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) 
     adapted.train = partial(_train_unless_training, adapted, adapted.train)
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
     adapted.zero_grad = partial(_clear, trained)
-    if not any(name.endswith(_EMBEDDINGS) for name in adapted.peft_config["default"].target_modules):
+    if not any(name.endswith(tuple(EMBEDDING_LAYER_NAMES)) for name in adapted.peft_config["default"].target_modules):
         # Else PEFT loads the subject's configuration at each save, to see whether the vocabulary has grown.
         adapted.save_pretrained = partial(adapted.save_pretrained, save_embedding_layers=False)
     if not training.fsdp:  # which must see all weights to know its model by them

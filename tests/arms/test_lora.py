@@ -229,8 +229,11 @@ def test_clipping_the_adapters_gradients_alone_gives_the_bytes_of_clipping_all(
     trainers = make("trainers", training=sharp)
     ours.climb()
     free.climb()
-    own = lambda accelerator, _, most, model: accelerator.clip_grad_norm_(model.parameters(), most)  # noqa: E731
-    monkeypatch.setattr(lora, "_clip", own)
+
+    def all_of_it(accelerator: Any, _: Any, most: float, model: Any) -> Any:
+        return accelerator.clip_grad_norm_(model.parameters(), most)
+
+    monkeypatch.setattr(lora, "_clip", all_of_it)
     trainers.climb()
     assert ours.shas() == trainers.shas() != free.shas()
 
