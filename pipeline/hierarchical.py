@@ -37,7 +37,8 @@ from scipy import special
 from pipeline.records import Estimate
 from pipeline.statistics import BoolArray, FloatArray, wilson
 
-# A spread below this is rounding: values lie in [0, 1].
+# A spread below this is rounding: values lie in [0, 1]. So is what is left of a variance after an equal one is
+# subtracted, below this share of it.
 _NOTHING: Final = 1e-9
 
 NO_DATA: Final = "no data"
@@ -242,7 +243,8 @@ def _combined(
 ) -> _Parts:
     """Join the parts of the variance (of seeds, prompts, noise) to the interval's half-width."""
     (seed, with_noise, noise), upper = variances, 0.5 + confidence / 2
-    prompt = float(max(with_noise - noise, 0.0))
+    above = with_noise - noise
+    prompt = above if above > _NOTHING * noise else 0.0
     total = seed + prompt
     of_seeds, of_prompts = (float(special.stdtrit(d, upper)) for d in degrees[:2])
     # Seeds that agree by luck: half the width that seeds taken for mere noise would have.

@@ -2,10 +2,11 @@
 
 import math
 from functools import cache
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -225,6 +226,7 @@ def test_impossible_input_is_refused():
 
 @settings(max_examples=60, deadline=None)
 @given(TABLES, st.booleans(), st.randoms())
+@example((5, 13, 160513), True, Random(0))  # its prompts spread just as their noise does: rounding may not decide
 def test_a_mean_holds_its_point_has_width_and_ignores_order(shape, binary, random):
     table = yes_no(*shape) if binary else graded(*shape)
     rows, columns = (random.sample(range(n), n) for n in table.shape)
