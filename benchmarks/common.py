@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +30,8 @@ from pipeline.schema import BudgetConfig, LoraConfig, OrganismConfig, ServeConfi
 from pipeline.serve import Server
 from pipeline.store import RunFolder, file_sha256, write_atomic, write_json
 from pipeline.subject import Subject, open_subject
+
+Side = TypeVar("Side")
 
 RANK = 8
 MAX_TOKENS = 24
@@ -51,6 +53,7 @@ class Sizes:
     steps: int = 64  # of (c) and (d)
     training_repeats: int = 7  # of each side of (c), alternating
     ladder: tuple[int, ...] = (4, 8, 16)  # rungs of (d)
+    ladder_repeats: int = 3  # of each job of (d), up and down the ladder in turn
 
     def shortened(self) -> Sizes:
         """Return the sizes that show that everything works; their ratios mean nothing."""
@@ -65,6 +68,7 @@ class Sizes:
             steps=4,
             training_repeats=1,
             ladder=(1, 2),
+            ladder_repeats=1,
         )
 
 
@@ -218,7 +222,7 @@ def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
     return seconds
 
 
-def paired_ratio(seconds: Mapping[str, Sequence[float]], side: str, against: str) -> float:
+def paired_ratio(seconds: Mapping[Side, Sequence[float]], side: Side, against: Side) -> float:
     """Return the median over the turns of side / against, so that a drift of the machine's speed cancels in each."""
     return median(one / other for one, other in zip(seconds[side], seconds[against], strict=True))
 

@@ -2,16 +2,19 @@
 
 Measured on the organism, twice: with every saved rung asked, and with those around the collapse, as a run asks them
 (`pipeline.asked`): the rungs of the shortest ladder first, then by halving. Both yield the same collapse.
+The jobs take turns, up the ladder and down again; a ratio is the median over the turns of the ratio within a turn.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 
-from benchmarks.common import RANK, Line, Result, Sizes, eval_specs, serve_config, write_replies
+from benchmarks.common import RANK, Line, Result, Sizes, eval_specs, paired_ratio, serve_config, write_replies
 from benchmarks.training import Course, make_course, with_ladder
 from evals.base import EvalSpec
 from pipeline.analyse import curves
@@ -43,20 +46,47 @@ def measure(sizes: Sizes, root: Path) -> Result:
     course, specs = make_course(open_subject(config.subject), sizes.steps), eval_specs(sizes.prompts)
     prepare_process(course.subject.parameters, "cpu")
     one_job(course.cut(2), specs, [1], [1], root / "warm-up")
-    first = spread(sizes.ladder[0], sizes.steps)
-    timings: dict[str, dict[int, Job]] = {AROUND: {}, ALL: {}}
-    for count in sizes.ladder:  # both ways in turn, so that a change of the machine's mood meets both
-        steps = spread(count, sizes.steps)
-        for way, asked in ((AROUND, first), (ALL, steps)):
-            timings[way][count] = one_job(course, specs, steps, asked, root / f"rungs-{count}-{len(asked)}-{way[:3]}")
-    seen = {way: [job.collapse for job in jobs.values()] for way, jobs in timings.items()}
-    if seen[AROUND] != seen[ALL]:
-        raise RuntimeError(f"the two ways see different collapses: {seen}")
-    lines = [line for way in timings for line in growth("beyond start-up", way, timings[way])]
-    lines += [line for stage in STAGES for way in timings for line in growth(stage, way, timings[way])]
+    do = partial(one_job, course, specs)
+    jobs = up_and_down(sizes.ladder, sizes.steps, do, sizes.ladder_repeats, root)
+    lines = [line for way in jobs for line in growth("beyond start-up", way, jobs[way])]
+    lines += [line for stage in STAGES for way in jobs for line in growth(stage, way, jobs[way])]
     title = f"{sizes.steps} steps, {len(specs)} evals x {sizes.prompts} prompts, rung 0 and zero control included"
-    raw = {way: {str(count): job.raw() for count, job in jobs.items()} for way, jobs in timings.items()}
-    return Result("d", title, tuple(lines), raw)
+    raw = {way: {str(count): [job.raw() for job in jobs[way][count]] for count in jobs[way]} for way in jobs}
+    return Result("d", f"{title}, medians of {sizes.ladder_repeats} turns", tuple(lines), raw)
+
+
+def up_and_down(
+    ladder: Sequence[int],
+    steps: int,
+    do: Callable[[Sequence[int], Sequence[int], Path], Job],
+    repeats: int,
+    root: Path,
+) -> dict[str, dict[int, list[Job]]]:
+    """Do both jobs of each number of rungs, a turn up the ladder, a turn down, so that a slow drift favours no size.
+
+    Args:
+        ladder: numbers of rungs.
+        steps: training steps of each job.
+        do: does one job, given the saved rungs, those asked first, and a folder.
+        repeats: turns.
+        root: a folder for every job is made in it.
+
+    Returns:
+        way of asking → number of rungs → the jobs, one a turn.
+
+    Raises:
+        RuntimeError: the two ways of asking see different collapses.
+    """
+    jobs: dict[str, dict[int, list[Job]]] = {way: {count: [] for count in ladder} for way in (AROUND, ALL)}
+    first = spread(ladder[0], steps)
+    for turn in range(repeats):
+        for count in ladder if turn % 2 == 0 else reversed(ladder):
+            saved = spread(count, steps)
+            for way, asked in ((AROUND, first), (ALL, saved)):
+                jobs[way][count].append(do(saved, asked, root / f"turn-{turn}-{count}-{way.split()[0]}"))
+            if jobs[AROUND][count][-1].collapse != jobs[ALL][count][-1].collapse:
+                raise RuntimeError(f"{count} rungs: the two ways see different collapses: {jobs}")
+    return jobs
 
 
 @dataclass
@@ -81,19 +111,21 @@ _WHAT = {
 }
 
 
-def growth(stage: str, way: str, jobs: Mapping[int, Job]) -> Iterator[Line]:
+def growth(stage: str, way: str, jobs: Mapping[int, Sequence[Job]]) -> Iterator[Line]:
     """Yield one line for each number of rungs, with its ratio to the number before."""
     whole = stage == "beyond start-up"
-    before: tuple[int, float] | None = None
-    for count, job in jobs.items():
-        now = sum(job.seconds[name] for name in STAGES) if whole else job.seconds[stage]
-        asked = f", {job.asked} asked" if way == AROUND and whole else ""
-        side = f"{stage}, {way}, {count} rungs{asked}"
-        if before is None:
-            yield Line(side, now, _WHAT[stage])
-        else:
-            yield Line(side, now, _WHAT[stage], now / before[1], f"{before[0]} rungs", TARGET if whole else "")
-        before = (count, now)
+    seconds = {
+        count: [sum(job.seconds[n] for n in (STAGES if whole else (stage,))) for job in jobs[count]] for count in jobs
+    }
+    before: int | None = None
+    for count, each in seconds.items():
+        asked = f", {jobs[count][0].asked} asked" if way == AROUND and whole else ""
+        line = Line(f"{stage}, {way}, {count} rungs{asked}", median(each), _WHAT[stage])
+        if before is not None:
+            ratio = paired_ratio(seconds, count, before)
+            line = replace(line, ratio=ratio, against=f"{before} rungs", target=TARGET if whole else "")
+        yield line
+        before = count
 
 
 def spread(count: int, steps: int) -> list[int]:

@@ -71,6 +71,17 @@ def _a_text_is_parsed_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _files_are_composed_once(_a_text_is_parsed_once: None) -> Iterator[None]:
+    from composed import kept
+
+    from pipeline import config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "_compose", kept(config._compose))
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _old_objects_are_no_garbage() -> None:
     """Take what torch and others left in memory out of each later search for garbage: a fifth of the tests' time."""

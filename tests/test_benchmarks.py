@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -66,14 +67,37 @@ def test_rungs_are_as_many_as_asked_for_and_end_with_the_last_step(case: tuple[i
     assert rungs[0] >= 1
 
 
-def test_growth_is_against_the_number_of_rungs_before_and_leaves_the_start_out() -> None:
-    one = scaling.Job({"train": 1.0, "prove": 1.0, "generate": 2.0, "score": 0.0, "start": 100.0}, asked=4)
-    two = scaling.Job({"train": 1.0, "prove": 2.0, "generate": 3.0, "score": 0.0, "start": 1.0}, asked=5)
-    first, second = scaling.growth("beyond start-up", scaling.AROUND, {4: one, 8: two})
+def job(generate: float, asked: int, collapse: tuple[int, int] | None = None) -> scaling.Job:
+    seconds = {"train": 1.0, "prove": 1.0, "generate": generate, "score": 0.0, "start": 100.0 * generate}
+    return scaling.Job(seconds, asked, collapse)
+
+
+def test_growth_is_the_median_of_the_turns_against_the_number_of_rungs_before_and_leaves_the_start_out() -> None:
+    jobs = {4: [job(2.0, 4), job(8.0, 4), job(2.0, 4)], 8: [job(4.0, 5), job(10.0, 5), job(100.0, 5)]}
+    first, second = scaling.growth("beyond start-up", scaling.AROUND, jobs)
     assert second.side.endswith("8 rungs, 5 asked")
     assert (first.seconds, first.ratio) == (4.0, None)
-    assert (second.seconds, second.ratio, second.against) == (6.0, 1.5, "4 rungs")
-    assert [line.ratio for line in scaling.growth("generate", scaling.ALL, {4: one, 8: two})] == [None, 1.5]
+    assert (second.seconds, second.ratio, second.against) == (12.0, 6.0 / 4.0, "4 rungs")  # not 12.0 / 4.0
+    assert [line.ratio for line in scaling.growth("generate", scaling.ALL, jobs)] == [None, 2.0]
+
+
+def test_jobs_go_up_the_ladder_and_down_again_and_must_see_the_same_collapse(tmp_path: Path) -> None:
+    done: list[tuple[int, int]] = []
+
+    def do(saved: Sequence[int], asked: Sequence[int], root: Path) -> scaling.Job:
+        assert not root.exists()
+        root.mkdir()
+        done.append((len(saved), len(asked)))
+        return job(1.0, len(asked), (1, len(saved)))
+
+    jobs = scaling.up_and_down([4, 8], 64, do, 2, tmp_path)
+    assert done == [(4, 4), (4, 4), (8, 4), (8, 8), (8, 4), (8, 8), (4, 4), (4, 4)]
+    assert {way: {count: len(turns) for count, turns in of.items()} for way, of in jobs.items()} == {
+        scaling.AROUND: {4: 2, 8: 2},
+        scaling.ALL: {4: 2, 8: 2},
+    }
+    with pytest.raises(RuntimeError, match="4 rungs: the two ways see different collapses"):
+        scaling.up_and_down([4], 64, lambda s, a, r: job(1.0, 4, (1, len(r.name))), 1, tmp_path)
 
 
 def test_more_rungs_than_steps_are_refused() -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from composed import kept
 
 from pipeline import config as module
 from pipeline.config import conf_folder, hydras_own, load, register, to_config
@@ -19,6 +20,11 @@ REVIEW = [
     *("evals.over_refusal.table.path=o.jsonl", "evals.capability.table.path=k.jsonl"),
     *("review.owner=us", "review.reviewer=them", "review.purpose=release"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _composed_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_compose", getattr(module._compose, "__wrapped__", module._compose))
 
 
 @pytest.fixture
@@ -253,10 +259,16 @@ def test_hydra_itself_answers_its_options_and_keys(words: list[str]) -> None:
         ["arms.benign.lora=${arms.compliance.lora}", "arms.mixed.mix.benign=0.5", "arms.mixed.mix.compliance=0.5"],
     ],
 )
-def test_what_is_composed_without_types_is_what_hydra_composes_with_them(words: list[str]) -> None:
+def test_what_is_composed_without_types_is_what_hydra_composes_with_them(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = load(words)
     register()
     assert made == to_config(module._compose(words))
+    # Other tests compose from what was read once (tests/composed.py): the same, the first time and again.
+    for compose in [kept(module._compose)] * 2:
+        monkeypatch.setattr(module, "_compose", compose)
+        assert made == load(words)
 
 
 def command(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
