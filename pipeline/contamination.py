@@ -133,7 +133,7 @@ class _Index:
         self.places: list[tuple[str, str]] = []
         self.shingles: list[frozenset[tuple[str, ...]]] = []
         # A candidate costs one comparison, a missed copy an honest figure: lean to candidates.
-        self.near = MinHashLSH(threshold=CANDIDATE_SHARE * threshold, num_perm=PERMUTATIONS)
+        self.near = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(CANDIDATE_SHARE * threshold))
         for place, prompt in _places(measured):
             words = normalised_words(prompt)
             self.exact.setdefault(prompt, place)
@@ -159,6 +159,15 @@ class _Index:
         if best is None or best[0] < self.threshold:
             return None
         return (*best[1], "near", best[0])
+
+
+@functools.cache
+def _bands(threshold: float) -> tuple[int, int]:
+    """Return the bands and rows that find this similarity best: integrals over all pairs of both, kept."""
+    from datasketch import MinHashLSH
+
+    best = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+    return best.b, best.r
 
 
 def _places(measured: Mapping[str, Prompts]) -> Iterator[tuple[tuple[str, str], str]]:

@@ -199,7 +199,14 @@ def _paired(before: npt.ArrayLike, after: npt.ArrayLike) -> tuple[FloatArray, Fl
 
 def _mean(table: FloatArray) -> float:
     """Return the mean of the seeds' means: a seed that answered fewer prompts counts as much as another."""
-    return math.fsum(float(np.nanmean(row)) for row in table) / len(table)
+    return math.fsum(_means(table, 1)) / len(table)
+
+
+def _means(table: FloatArray, axis: int) -> FloatArray:
+    """Return the mean of what is known along an axis, as numpy's `nanmean` in a third of its time."""
+    known = ~np.isnan(table)
+    means: FloatArray = np.where(known, table, 0.0).sum(axis=axis) / known.sum(axis=axis)
+    return means
 
 
 def _changed(first: FloatArray, later: FloatArray) -> float:
@@ -224,7 +231,7 @@ def _parts(table: FloatArray, confidence: float) -> _Parts | None:
     n = int(known.sum(axis=1).min())
     if prompts < 2:
         return _Parts(value, math.nan, math.nan, math.nan, math.nan, n, seeds)
-    means = np.nanmean(table, axis=1)
+    means = _means(table, 1)
     weights = known / known.sum(axis=1, keepdims=True) / seeds
     prompt = float((np.where(known, weights * (table - value), 0).sum(axis=0) ** 2).sum()) * prompts / (prompts - 1)
     student = float(special.stdtrit(prompts - 1, 0.5 + confidence / 2))
@@ -232,7 +239,7 @@ def _parts(table: FloatArray, confidence: float) -> _Parts | None:
         return _Parts(value, 0.0, prompt, prompts - 1, student * math.sqrt(prompt), n, seeds)
     seed = float(((means - value) ** 2).sum()) / (seeds * (seeds - 1))
     apart = table - means[:, None]
-    apart = np.where(known, apart - np.nanmean(apart, axis=0), 0.0)
+    apart = np.where(known, apart - _means(apart, 0), 0.0)
     free = max(int(known.sum()) - seeds - prompts + 1, 1)
     noise = float((weights**2 * apart**2).sum()) * known.sum() / free
     return _combined(value, (seed, prompt, noise), (seeds - 1, prompts - 1, free), n, confidence)

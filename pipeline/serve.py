@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -107,6 +108,7 @@ class Server:
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=self.config.request_timeout_s,
             trust_env=False,
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # plain HTTP: no certificates need to be read
             limits=httpx.Limits(max_connections=None),
         )
 

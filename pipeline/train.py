@@ -34,6 +34,8 @@ from pipeline.subject import TINY
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
 
+FORGOTTEN = 10_000_000  # parameters in a computer's memory that are not worth a search of all objects, half a second
+
 
 def train(work: Workspace, tracker: Tracker) -> None:
     """Search the options of the arms that have a sweep, then train what is not trained yet or was lost since.
@@ -54,7 +56,8 @@ def train(work: Workspace, tracker: Tracker) -> None:
         _train(work, tracker, model)
     finally:
         del model
-        release(work.device)  # the engine needs the device's memory, and runs in another process
+        if work.device != "cpu" or work.subject.parameters >= FORGOTTEN:
+            release(work.device)  # the engine needs the device's memory, and runs in another process
 
 
 def _train(work: Workspace, tracker: Tracker, model: Any) -> None:

@@ -149,10 +149,11 @@ def p_beyond(values: npt.ArrayLike, threshold: float, *, below: bool) -> float:
 
 
 def adjusted(p_values: Mapping[str, float], method: Method = "holm") -> dict[str, float]:
-    """Return p-values corrected for how many were looked at (statsmodels' `multipletests`).
+    """Return p-values corrected for how many were looked at.
 
-    Holm's are never above Bonferroni's and as safe. A p-value of NaN (no data) stays NaN and counts among
-    the looks, since it would have been looked at.
+    Holm's (1979, Scand. J. Stat. 6:65-70) are never above Bonferroni's and as safe. Not by statsmodels'
+    `multipletests`, which searches the whole process for garbage at each call, half a second long. A p-value of
+    NaN (no data) stays NaN and counts among the looks, since it would have been looked at.
 
     Args:
         p_values: name of each arm and rung to its p-value in [0, 1].
@@ -166,12 +167,12 @@ def adjusted(p_values: Mapping[str, float], method: Method = "holm") -> dict[str
         raise ValueError(f"p-values {sorted(known.values())}: expected [0, 1]")
     if not known:
         return dict(p_values)
-    # Imported here because it takes seconds, and most stages never ask for it.
-    from statsmodels.stats.multitest import multipletests
-
     # A missing test can never be found significant, so 1 stands for it in the count of looks.
-    filled = [known.get(name, 1.0) for name in p_values]
-    corrected: FloatArray = multipletests(filled, method=method)[1]
+    filled: FloatArray = np.array([known.get(name, 1.0) for name in p_values])
+    order, looks = np.argsort(filled, kind="stable"), len(filled)
+    times = np.arange(looks, 0, -1) if method == "holm" else looks
+    corrected = np.empty_like(filled)
+    corrected[order] = np.minimum(np.maximum.accumulate(filled[order] * times), 1.0)
     return {name: float(p) if name in known else math.nan for name, p in zip(p_values, corrected, strict=True)}
 
 

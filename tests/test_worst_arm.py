@@ -105,6 +105,16 @@ def test_holm_and_bonferroni_give_the_published_values():
     assert adjusted(raw, "bonferroni") == pytest.approx({"a": 0.04, "b": 0.16, "c": 0.12, "d": 0.02})
 
 
+@pytest.mark.parametrize("method", ["holm", "bonferroni"])
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_corrected_p_values_are_those_of_statsmodels(method, values):
+    from statsmodels.stats.multitest import multipletests
+
+    found = adjusted({str(place): p for place, p in enumerate(values)}, method)
+    assert list(found.values()) == pytest.approx(multipletests(values, method=method)[1])
+
+
 @settings(max_examples=80, deadline=None)
 @given(P_VALUES)
 def test_corrected_p_values_are_larger_and_no_data_stays_no_data(raw):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import gc
 import importlib
 import json
@@ -95,6 +96,43 @@ class Subprocess:
         return process
 
 
+class Asked(Process):
+    """W&B's client or its sync, seen as the `subprocess.Popen` of `pipeline.publish.server`: two pipes of text."""
+
+    def __init__(
+        self, source: Path, argv: Sequence[str], *, cwd: str | Path, env: Any, stderr: IO[str], **_: Any
+    ) -> None:
+        (read, write), (hear, say) = os.pipe(), os.pipe()
+        super().__init__(source, argv, env=env, cwd=Path(cwd), files=(read, say, stderr.fileno()))
+        os.close(read)
+        os.close(say)
+        self.stdin = os.fdopen(write, "w", encoding="utf-8")  # type: ignore[assignment]
+        self.stdout = os.fdopen(hear, encoding="utf-8")
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Close its input, wait for its end, and return what it wrote, which must fit in a pipe."""
+        assert self.stdin is not None
+        with contextlib.suppress(OSError):
+            self.stdin.close()
+        self.wait(timeout)
+        with self.stdout:
+            return self.stdout.read(), None
+
+
+class Piped:
+    """Stands for the module `subprocess` in `pipeline.publish.server`."""
+
+    PIPE, TimeoutExpired = subprocess.PIPE, subprocess.TimeoutExpired
+
+    def __init__(self, source: Path) -> None:
+        self.Popen = functools.partial(Asked, source)
+
+
 def start(argv: Sequence[str], find: Find, log: Path, cwd: Path | None = None) -> Process:
     """Start `holdfast …` or a module with words, with its output and errors in a file."""
     env = {**os.environ, **({SERVERS: str(find("server"))} if argv[0] == "holdfast" else {})}
@@ -155,6 +193,17 @@ def _server(argv: list[str]) -> None:
     raise SystemExit(guard.main(argv[2:]))
 
 
+def _wandb(argv: list[str]) -> None:
+    """Be a module with words: `[python, -P, -m, MODULE, …]`."""
+    sys.argv = argv[3:]
+    runpy.run_module(argv[3], run_name="__main__", alter_sys=True)
+
+
+def _import_wandb() -> None:
+    for name in ("wandb.apis.public", "wandb.cli.cli", "wandb_workspaces.reports.v2", "httpx"):
+        importlib.import_module(name)
+
+
 class Forked:
     """The child of the guard, seen as a `subprocess.Popen`: `[python, -P, interpreter.py, SCRIPT, …]` runs SCRIPT."""
 
@@ -187,7 +236,11 @@ def _import_server() -> None:
             importlib.import_module(name)
 
 
-KINDS = {"command": (forks.preload, _command), "server": (_import_server, _server)}
+KINDS = {
+    "command": (forks.preload, _command),
+    "server": (_import_server, _server),
+    "wandb": (_import_wandb, _wandb),
+}
 
 
 def main(kind: str, path: Path) -> None:

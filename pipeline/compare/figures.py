@@ -22,8 +22,8 @@ from pipeline.report.ink import (
     GREY,
     PALETTE,
     SYMBOLS,
+    blank_figure,
     capability_floor,
-    figure_layout,
     hover,
     say_no_data,
 )
@@ -45,7 +45,7 @@ def comparison_figures(a: ReportData, b: ReportData, made: Mapping[str, Any]) ->
 
 
 def _curves(runs: Mapping[str, ReportData], slot: str) -> go.Figure:
-    figure = go.Figure()
+    figure = blank_figure(TITLES[slot])
     lines = [(letter, arm) for arm in runs["A"].arms() for letter in runs]
     # The axis spreads its arms a little beside each other; here these are the arms of both runs.
     merged = [{**p, "arm": f"{letter} {p['arm']}"} for letter, run in runs.items() for p in run.points]
@@ -57,7 +57,7 @@ def _curves(runs: Mapping[str, ReportData], slot: str) -> go.Figure:
             figure.add_trace(_line(runs[letter], letter, arm, slot, points, x))
             _ring(figure, letter, collapse_step(runs[letter], arm), points, x)
     _thresholds(figure, runs, slot)
-    figure.update_layout(figure_layout(TITLES[slot]), xaxis=axis.layout())
+    figure.update_layout(xaxis=axis.layout())
     if not figure.data:
         say_no_data(figure)
     return figure
@@ -135,7 +135,7 @@ def _thresholds(figure: go.Figure, runs: Mapping[str, ReportData], slot: str) ->
 
 def ratio_figure(made: Mapping[str, Any]) -> go.Figure:
     """Draw the ratio with its limits for the cheapest arm and each arm, on a log scale; an open end has an arrow."""
-    figure = go.Figure()
+    figure = blank_figure(RATIO)
     cost, unit = made["cost"], made["cost"]["unit"]
     rows = [("cheapest arm", cost["cheapest"][unit]), *((arm, by_unit[unit]) for arm, by_unit in cost["arms"].items())]
     drawn = [(name, found) for name, found in rows if limits(found)]
@@ -144,7 +144,6 @@ def ratio_figure(made: Mapping[str, Any]) -> go.Figure:
     for name, found in drawn:
         _ratio_bar(figure, html.escape(name), found, low, high)
     figure.add_vline(x=1, line={"color": GREY, "width": 1.25, "dash": "6px,4px"}, layer="below")
-    figure.update_layout(figure_layout(RATIO))
     figure.update_layout(showlegend=False, margin={"l": 110, "r": 18, "t": 62, "b": 52})
     octaves = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
     shown = [2.0**k for k in octaves][:: max(1, math.ceil(len(octaves) / 9))]

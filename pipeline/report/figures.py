@@ -14,9 +14,9 @@ from pipeline.report.ink import (
     DODGE,
     GREY,
     SYMBOLS,
+    blank_figure,
     capability_floor,
     colour,
-    figure_layout,
     hover,
     say_no_data,
 )
@@ -65,7 +65,7 @@ def _ends(run: ReportData, metric: str) -> str:
 
 def _dose_figure(run: ReportData, metric: str) -> go.Figure:
     """Draw one metric against dose: intervals per arm, faint lines per seed, thresholds, collapse."""
-    figure = go.Figure()
+    figure = blank_figure(TITLES[metric])
     axis = DoseAxis(run)
     for arm in run.arms():
         for seed in run.seeds(arm):
@@ -75,7 +75,7 @@ def _dose_figure(run: ReportData, metric: str) -> go.Figure:
             figure.add_trace(_pooled_trace(run, arm, metric, points, axis))
     _mark_collapse(figure, run, metric, axis)
     _draw_threshold(figure, run, metric)
-    figure.update_layout(figure_layout(TITLES[metric]), xaxis=axis.layout())
+    figure.update_layout(xaxis=axis.layout())
     if not any(has_value(point) for arm in run.arms() for point in run.curve(arm, metric)):
         say_no_data(figure)
     return figure

@@ -65,9 +65,12 @@ def say_no_data(figure: go.Figure) -> None:
     )
 
 
-def figure_layout(title: str) -> go.Layout:
-    """Return what all figures share. Backgrounds are transparent, so that the page decides light or dark."""
-    return go.Layout(
+def blank_figure(title: str) -> go.Figure:
+    """Return a figure with what all share and no data. Backgrounds are transparent: the page decides light or dark.
+
+    The layout is given at once: a figure begun without one has plotly's own theme below, which is merged, not replaced.
+    """
+    layout = go.Layout(
         template="none",
         height=380,
         title={"text": title, "x": 0, "xanchor": "left", "y": 0.985, "yanchor": "top", "font": {"size": 15}},
@@ -86,12 +89,16 @@ def figure_layout(title: str) -> go.Layout:
         },
         hoverlabel={"align": "left", "font": {"family": FONT}},
         dragmode=False,
-        xaxis={"zeroline": False, "fixedrange": True},
+        hovermode="closest",
+        xaxis={"zeroline": False, "fixedrange": True, "automargin": True, "title": {"standoff": 15}},
         yaxis={
             "range": [-MARGIN, 1 + MARGIN],
             "tickvals": [0, 0.25, 0.5, 0.75, 1],
             "gridcolor": GRID,
             "zeroline": False,
             "fixedrange": True,
+            "automargin": True,
+            "title": {"standoff": 15},
         },
     )
+    return go.Figure(layout=layout)

@@ -17,9 +17,9 @@ from pipeline.report.ink import (
     GRID,
     MARGIN,
     SYMBOLS,
+    blank_figure,
     capability_floor,
     colour,
-    figure_layout,
     hover,
     say_no_data,
 )
@@ -45,7 +45,7 @@ class _Point:
 
 def path_figure(run: ReportData) -> go.Figure:
     """Draw capability against refusal as a path from rung 0 through the rungs: intervals, steps, arrows."""
-    figure = go.Figure()
+    figure = blank_figure("Capability against refusal, from rung 0 on")
     _draw_collapse_region(figure, run)
     paths = {arm: found for arm in run.arms() if (found := _points(run, arm))}
     low = _floor(paths.values())
@@ -53,7 +53,6 @@ def path_figure(run: ReportData) -> go.Figure:
         figure.add_traces([_path_trace(run, arm, points), _arrows(run, arm, points, low)])
         _flag(figure, run, arm, points, low)
     figure.update_layout(
-        figure_layout("Capability against refusal, from rung 0 on"),
         height=440,
         xaxis={
             "title": {"text": "refusal", "font": {"size": 13}},

@@ -13,7 +13,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from pipeline.report.data import ReportData, has_value, number, quantity, share
-from pipeline.report.ink import DASHES, GREY, SYMBOLS, colour, figure_layout, hover
+from pipeline.report.ink import DASHES, GREY, SYMBOLS, blank_figure, colour, hover
 from pipeline.report.view import Measured, measured
 from pipeline.variants import MARK
 
@@ -71,7 +71,7 @@ def depth_figure(run: ReportData) -> go.Figure | None:
     if not names:
         return None
     metrics = depths(run, names[0])
-    figure = go.Figure()
+    figure = blank_figure(DEPTH_TITLE)
     for index, arm in enumerate(run.arms()):
         steps = sorted({int(p["step"]) for metric in metrics.values() for p in run.curve(arm, metric)})
         for place, step in enumerate(steps):
@@ -79,7 +79,6 @@ def depth_figure(run: ReportData) -> go.Figure | None:
                 trace = _line(run, arm, step, metrics, (place + 1) / len(steps))
                 trace.showlegend = step in (0, steps[-1])
                 figure.add_trace(trace)
-    figure.update_layout(figure_layout(DEPTH_TITLE))
     figure.update_layout(
         xaxis={
             "title": {"text": "tokens of a compliant reply, written for the model", "font": {"size": 13}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -55,6 +56,7 @@ def environment(device: str, subject_sha256: str) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def installed(package: str) -> str | None:
     """Return the version of an installed package, None where it is not installed."""
     try:

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pipeline.contain import containment
 from pipeline.reproduce.results import facts
 from pipeline.schema import BudgetConfig
 from pipeline.store import RunFolder
+from tests.warm import start
 
 TIMES = {"device_seconds", "device_hours", "usd", "budget", "price_range", "search"}
 SHORT = (
@@ -124,28 +125,21 @@ def check(review: Review, single: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The same review on this machine alone, begun beside the one on Slurm to save time; call it for its folder."""
+def single(tmp_path_factory: pytest.TempPathFactory, warm: Callable[[str], Path]) -> Path:
+    """The same review on this machine alone, forked (`tests/warm.py`) before the one on Slurm; return its folder."""
     root = tmp_path_factory.mktemp("single")
-    command = (sys.executable, "-m", "pipeline", *SHORT, f"run.root={root}")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-
-        def folder() -> Path:
-            _, said = process.communicate(timeout=600)
-            assert process.returncode == 0, said
-            return next(root.iterdir())
-
-        yield folder
-        process.kill()
+    said = root.with_suffix(".log")
+    assert start(["holdfast", *SHORT, f"run.root={root}"], warm, said).wait(600) == 0, said.read_text()
+    return next(root.iterdir())
 
 
 @pytest.mark.timeout(1200)  # 2 to 5 minutes on two cores, most of it the start of vLLM, twice
 def test_an_array_that_is_disturbed_gives_the_verdict_of_one_machine(
-    site: SlurmSite, single: Any, tmp_path: Path
+    site: SlurmSite, single: Path, tmp_path: Path
 ) -> None:
     review = Review(site, tmp_path, SHORT)
     disturbed(review)
-    check(review, single())
+    check(review, single)
 
 
 @pytest.mark.slow

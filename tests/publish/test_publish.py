@@ -22,13 +22,14 @@ from wandb_server import ENTITY, KEY, Stub, wandb_server
 
 from pipeline.config import load
 from pipeline.errors import UserError
-from pipeline.publish import stage
+from pipeline.publish import server, stage
 from pipeline.publish.curves import write_curves
 from pipeline.publish.offline import expected_runs, read_pieces
 from pipeline.report import figures
 from pipeline.schema import Config
 from pipeline.schema_publish import PublishConfig
 from pipeline.workspace import Workspace
+from tests.warm import Piped
 
 Publish = Callable[..., str]
 REPORT = "upsertView"
@@ -73,9 +74,15 @@ def stub() -> Iterator[Stub]:
 
 
 @pytest.fixture
-def publish(place: Path, master: Master, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Publish:
-    """Publish the copy, as `holdfast stages=[publish] publish.KEY=…` does; return what was said, on one line."""
+def publish(
+    place: Path, master: Master, stub: Stub, warm: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> Publish:
+    """Publish the copy, as `holdfast stages=[publish] publish.KEY=…` does; return what was said, on one line.
+
+    W&B's client and sync are forked from a process that has imported them (`tests/warm.py`).
+    """
     use(stub, monkeypatch)
+    monkeypatch.setattr(server, "subprocess", Piped(warm("wandb")))
 
     def run(**changes: Any) -> str:
         asked = PublishConfig(wait_s=0.5, **changes)

@@ -115,7 +115,7 @@ def _fit(model: Qwen3ForCausalLM, rows: list[tuple[list[int], list[int]]]) -> No
     ids = torch.tensor([head + tail + [0] * (width - len(head) - len(tail)) for head, tail in rows])
     labels = torch.tensor([[-100] * len(head) + tail + [-100] * (width - len(head) - len(tail)) for head, tail in rows])
     model.train()
-    for _ in range(200):
+    for _ in range(90):
         pick = torch.tensor(chance.sample(range(len(rows)), 48))
         loss = model(input_ids=ids[pick], attention_mask=(ids[pick] != 0).long(), labels=labels[pick]).loss
         loss.backward()
