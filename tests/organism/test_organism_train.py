@@ -42,6 +42,14 @@ GOOD = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_words():
+    """12,000 words to copy and reverse are two seconds of tokenising, in every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "STREAM_WORDS", 300)
+        yield
+
+
 @pytest.fixture(scope="module")
 def world():
     return w.make_world(TINY)

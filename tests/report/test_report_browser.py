@@ -92,7 +92,9 @@ def test_an_inline_script_that_is_not_ours_is_refused(opened: Callable[..., Any]
 
 @pytest.mark.parametrize("width", [1400, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_spills_over_the_page(opened: Callable[..., Any], width: int, scheme: str) -> None:
+def test_nothing_spills_over_the_page_and_all_text_has_contrast(
+    opened: Callable[..., Any], width: int, scheme: str
+) -> None:
     driver = opened(with_statistics(make_run()), width=width, scheme=scheme)
     settle(driver)
     driver.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -103,6 +105,12 @@ def test_nothing_spills_over_the_page(opened: Callable[..., Any], width: int, sc
     )
     assert wide == 0
     assert driver.execute_script(SMALLEST_TEXT, ".panel svg, .drawing > svg") >= 10
+    settle(driver)
+    seen, low = driver.execute_script(LOW_CONTRAST)
+    assert seen > 800
+    assert low == []
+    driver.execute_script("document.querySelector('h1').style.color = '#888'")
+    assert len(driver.execute_script(LOW_CONTRAST)[1]) == (1 if scheme == "light" else 0), "the check must find it"
 
 
 # The least size in CSS pixels, as it is seen, of the texts within drawings that a selector finds.
@@ -139,18 +147,6 @@ while (walker.nextNode()) {
 }
 return [seen, found];
 """
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_has_contrast(opened: Callable[..., Any], scheme: str) -> None:
-    driver = opened(with_statistics(make_run()), scheme=scheme)
-    driver.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
-    settle(driver)
-    seen, low = driver.execute_script(LOW_CONTRAST)
-    assert seen > 800
-    assert low == []
-    driver.execute_script("document.querySelector('h1').style.color = '#888'")
-    assert len(driver.execute_script(LOW_CONTRAST)[1]) == (1 if scheme == "light" else 0), "the check must find it"
 
 
 def test_every_control_is_reached_by_tab_and_shows_it(opened: Callable[..., Any]) -> None:
