@@ -41,15 +41,20 @@ def chromium(profile: Path) -> Iterator[Any]:
 
 def show(driver: Any, page: Path, *, width: int, scheme: str) -> Any:
     """Open a file at a width in CSS pixels, light or dark, with empty logs; return the browser."""
+    look(driver, width=width, scheme=scheme)
+    driver.get_log("browser")
+    driver.get_log("performance")
+    driver.get(page.as_uri())
+    return driver
+
+
+def look(driver: Any, *, width: int, scheme: str) -> None:
+    """Look at a page that is open at another width, or in another light."""
     metrics = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    driver.get_log("browser")
-    driver.get_log("performance")
-    driver.get(page.as_uri())
-    return driver
 
 
 def whole(driver: Any) -> bytes:

@@ -1,7 +1,8 @@
 """Compositions that tests share: files and groups are read once, then each test's own values are applied by Hydra.
 
 500 tests compose a configuration, most of them from the same files with other values; reading and merging 28 files anew
-was an eighth of all their processor time. What is tested about composing itself composes in full (`test_config.py`).
+was an eighth of all their processor time. That both compose alike is tested (`test_config.py`); what cannot be composed
+is composed in full, as is what another conf/ holds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -17,6 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+from pipeline import config
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -28,7 +32,7 @@ def kept(compose: Compose) -> Compose:
     """
 
     @functools.cache
-    def of_files(groups: tuple[str, ...], _typed: bool) -> bytes:
+    def of_files(groups: tuple[str, ...], _folder: Path, _typed: bool) -> bytes:
         return pickle.dumps(compose(list(groups)))
 
     @functools.wraps(compose)
@@ -38,7 +42,8 @@ def kept(compose: Compose) -> Compose:
         if any(word.startswith(("+", "~")) or word.startswith("hydra") for word in groups):
             return compose(words)
         try:
-            made: Any = pickle.loads(of_files(groups, bool(ConfigStore.instance().load("schema.yaml").node)))
+            typed = bool(ConfigStore.instance().load("schema.yaml").node)
+            made: Any = pickle.loads(of_files(groups, config.conf_folder(), typed))
             ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), made)
         except (HydraException, OmegaConfBaseException):
             return compose(words)  # says what is wrong as a user sees it

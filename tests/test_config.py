@@ -22,11 +22,6 @@ REVIEW = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _composed_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_compose", getattr(module._compose, "__wrapped__", module._compose))
-
-
 @pytest.fixture
 def conf_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of conf/ that a test may spoil."""
@@ -262,13 +257,14 @@ def test_hydra_itself_answers_its_options_and_keys(words: list[str]) -> None:
 def test_what_is_composed_without_types_is_what_hydra_composes_with_them(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    in_full = getattr(module._compose, "__wrapped__", module._compose)
+    quickly = kept(in_full)  # as the other tests do (tests/composed.py)
+    monkeypatch.setattr(module, "_compose", in_full)
     made = load(words)
     register()
-    assert made == to_config(module._compose(words))
-    # Other tests compose from what was read once (tests/composed.py): the same, the first time and again.
-    for compose in [kept(module._compose)] * 2:
-        monkeypatch.setattr(module, "_compose", compose)
-        assert made == load(words)
+    assert made == to_config(in_full(words))
+    monkeypatch.setattr(module, "_compose", quickly)
+    assert made == load(words) == load(words), "the first time, and again"
 
 
 def command(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":

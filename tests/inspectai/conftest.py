@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from exported_run import review
-from finished_run import finish, words
+from exported_run import review, words
+from finished_run import finish
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Runs stages of a review in this process, on the finished run that `finished_run` makes."""
+"""Runs stages of a review in this process, on a short finished run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import contextlib
 import io
 from pathlib import Path
 
+import finished_run
 import pytest
+
+PROMPTS = 30  # an eval
+
+
+def words(folder: Path, subject: Path) -> list[str]:
+    """Return the overrides of `finished_run.words`, with fewer prompts: Inspect's logs take their time to write."""
+    limits = [f"evals.{name}.table.limit={PROMPTS}" for name in ("refusal", "over_refusal", "capability")]
+    return [*finished_run.words(folder, subject), *limits]
 
 
 def review(overrides: list[str]) -> str:

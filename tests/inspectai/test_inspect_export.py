@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exported_run import review, root
-from finished_run import ANSWER, HARD_REFUSAL, PROMPTS, REFUSAL, finish, read, words
+from exported_run import PROMPTS, review, root, words
+from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, finish, read
 
 pytest.importorskip("inspect_ai", reason="inspect_ai is not installed (extra `inspect`)")
 

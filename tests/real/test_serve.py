@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from inspect_task import events_of, make_task, read_log
 
 from evals.base import EvalSpec, Sample
 from evals.capability import CapabilityEval
+from pipeline import serve
 from pipeline.budget import Allowance, Caps, Ledger, Spent
 from pipeline.errors import InstrumentError
 from pipeline.generate import Generator, matrix, read_replies
@@ -29,6 +30,7 @@ from pipeline.rungs import base_rung
 from pipeline.schema import BudgetConfig, ServeConfig
 from pipeline.serve import Server
 from pipeline.store import RunFolder
+from tests.warm import Subprocess
 
 ADAPTERS = 5
 CONFIG = ServeConfig(device="cpu", max_model_len=64, max_loras=2, max_num_seqs=64, enforce_eager=True)
@@ -219,7 +221,10 @@ def test_a_fault_inside_leaves_no_process(
     assert not members(groups[0])
 
 
-def test_a_server_that_dies_while_starting_is_told_with_the_end_of_its_log(tiny_subject: Any, tmp_path: Path):
+def test_a_server_that_dies_while_starting_is_told_with_the_end_of_its_log(
+    tiny_subject: Any, tmp_path: Path, warm: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serve, "subprocess", Subprocess(warm("server")))  # forked: it dies well after its imports
     (tmp_path / "no-adapter").mkdir()
     up = Server(tiny_subject.subject, {"x": tmp_path / "no-adapter"}, [8], CONFIG, tmp_path / "server.log")
     began = time.monotonic()

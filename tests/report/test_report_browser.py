@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import chromium, needs_browser, printed, settle, show
+from browsing import chromium, look, needs_browser, printed, settle, show
 from report_runs import make_run
 from report_statistics import with_statistics
 
@@ -29,11 +29,28 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield driver
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run with everything in it."""
+    path = tmp_path_factory.mktemp("whole") / "report.html"
+    write_report(with_statistics(make_run()), path)
+    return path
+
+
 @pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Callable[..., Any]:
-    def open_page(run: ReportData, *, width: int = 1400, scheme: str = "light") -> Any:
-        path = tmp_path / "report.html"
-        write_report(run, path)
+def opened(browser: Any, whole: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Open the page of a run, or the whole one; `again`: look at that as another test left it, if it is still open."""
+
+    def open_page(
+        run: ReportData | None = None, *, width: int = 1400, scheme: str = "light", again: bool = False
+    ) -> Any:
+        path = whole if run is None else tmp_path / "report.html"
+        if again and browser.current_url == path.as_uri():
+            look(browser, width=width, scheme=scheme)
+            settle(browser)
+            return browser
+        if run is not None:
+            write_report(run, path)
         return show(browser, path, width=width, scheme=scheme)
 
     return open_page
@@ -55,7 +72,7 @@ def requested(driver: Any) -> list[str]:
 
 
 def test_page_opens_without_errors_or_requests_and_draws_every_figure(opened: Callable[..., Any]) -> None:
-    driver = opened(with_statistics(make_run()))
+    driver = opened()
     assert len(drawn_traces(driver)) == 5
     assert min(drawn_traces(driver)) > 0
     sizes = driver.execute_script(
@@ -72,6 +89,106 @@ def test_page_opens_without_errors_or_requests_and_draws_every_figure(opened: Ca
     assert [url for url in urls if not url.startswith(LOCAL)] == []
 
 
+def test_headings_go_down_by_one_and_tables_and_figures_have_words(opened: Callable[..., Any]) -> None:
+    driver = opened(again=True)
+    levels = driver.execute_script(
+        "return [...document.querySelectorAll('h1,h2,h3,h4')].map(n => Number(n.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    bare = "return [...document.querySelectorAll('th:not([scope])')].length"
+    assert driver.execute_script(bare) == 0
+    words = driver.execute_script(
+        "return [...document.querySelectorAll('[role=img]')].map(n => n.getAttribute('aria-label'))"
+    )
+    assert len(words) == 5 + 11
+    assert all(any(c.isdigit() for c in text) for text in words)  # they say the numbers, not a title alone
+
+
+def test_every_control_is_reached_by_tab_and_shows_it(opened: Callable[..., Any]) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    driver = opened(again=True)
+    wanted = driver.execute_script("return document.querySelectorAll('a[href], summary, [tabindex=\"0\"]').length")
+    reached = []
+    for _ in range(wanted + 5):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        name, outline, left = driver.execute_script(
+            "const n = document.activeElement, s = getComputedStyle(n);"
+            "return [n.tagName + ' ' + n.className, s.outlineStyle + ' ' + s.outlineWidth,"
+            "n.getBoundingClientRect().top >= 0]"
+        )
+        if name.startswith("BODY"):
+            break
+        reached.append(name)
+        assert outline == "solid 2px", name
+        assert left, f"{name} is focused out of sight"
+    shown = driver.execute_script(
+        "return [...document.querySelectorAll('a[href], summary, [tabindex=\"0\"]')]"
+        ".filter(n => n.checkVisibility()).map(n => n.tagName)"
+    )
+    assert [name.split()[0] for name in reached] == shown
+    assert reached[0] == "A skip"
+
+
+def test_figures_follow_the_colour_scheme(opened: Callable[..., Any]) -> None:
+    ink = (
+        "return [getComputedStyle(document.querySelector('.xtick text')).fill,"
+        "getComputedStyle(document.querySelector('.panel .tick')).fill,"
+        "getComputedStyle(document.querySelector('.panels:nth-of-type(2) .full')).fill,"
+        "getComputedStyle(document.body).backgroundColor]"
+    )
+    light, dark = (opened(scheme=scheme, again=True).execute_script(ink) for scheme in ("light", "dark"))
+    assert [one != other for one, other in zip(light, dark, strict=True)] == [True, True, True, True]
+
+
+def test_page_prints_with_its_figures(opened: Callable[..., Any]) -> None:
+    driver = opened(again=True)
+    metrics = {"width": PRINT_WIDTH, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= PRINT_WIDTH
+    assert driver.find_element("css selector", "#verdict details li").is_displayed()
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert driver.get_log("browser") == []
+
+
+def test_the_pdf_holds_all_that_matters_on_a_few_pages(opened: Callable[..., Any]) -> None:
+    pypdfium2 = pytest.importorskip("pypdfium2", reason="pypdfium2 is not installed (extra `dev`)")
+    pdf = printed(opened(scheme="dark", again=True))
+    with pypdfium2.PdfDocument(pdf) as document:
+        pages = [page.get_textpage().get_text_bounded() for page in document]
+        first = document[0].render(scale=0.5).to_pil().convert("RGB")
+    assert 1 < len(pages) < 20
+    text = " ".join(" ".join(pages).split())
+    for said in (
+        "Collapses",
+        "Refusal collapses: arm compliance",
+        "Why: the reasons",
+        "Every arm and seed",
+        "censored: not reached by step 32",
+        "Kaplan and Meier",
+        "kept for measuring",
+        "not tested",
+        "An attacker with the weights",
+        "holdfast stages=[reproduce]",
+        "The ledger, in the order",  # within details, opened for print
+    ):
+        assert said in text, said
+    assert first.getpixel((2, 2)) == (255, 255, 255)  # light, also where the reader prefers dark
+
+
+def test_an_inline_script_that_is_not_ours_is_refused(opened: Callable[..., Any]) -> None:
+    driver = opened(again=True)
+    driver.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'window.taken = 1';document.body.append(s)"
+    )
+    assert driver.execute_script("return window.taken") is None
+
+
 def test_script_in_a_name_does_not_run(opened: Callable[..., Any]) -> None:
     run = make_run(arms=("compliance",), seeds=(0,))
     nasty = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -82,20 +199,12 @@ def test_script_in_a_name_does_not_run(opened: Callable[..., Any]) -> None:
     assert driver.get_log("browser") == []
 
 
-def test_an_inline_script_that_is_not_ours_is_refused(opened: Callable[..., Any]) -> None:
-    driver = opened(make_run(arms=("compliance",), seeds=(0,)))
-    driver.execute_script(
-        "const s = document.createElement('script'); s.textContent = 'window.taken = 1';document.body.append(s)"
-    )
-    assert driver.execute_script("return window.taken") is None
-
-
 @pytest.mark.parametrize("width", [1400, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_spills_over_the_page_and_all_text_has_contrast(
     opened: Callable[..., Any], width: int, scheme: str
 ) -> None:
-    driver = opened(with_statistics(make_run()), width=width, scheme=scheme)
+    driver = opened(width=width, scheme=scheme)
     settle(driver)
     driver.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
@@ -147,99 +256,6 @@ while (walker.nextNode()) {
 }
 return [seen, found];
 """
-
-
-def test_every_control_is_reached_by_tab_and_shows_it(opened: Callable[..., Any]) -> None:
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.keys import Keys
-
-    driver = opened(with_statistics(make_run()))
-    wanted = driver.execute_script("return document.querySelectorAll('a[href], summary, [tabindex=\"0\"]').length")
-    reached = []
-    for _ in range(wanted + 5):
-        ActionChains(driver).send_keys(Keys.TAB).perform()
-        name, outline, left = driver.execute_script(
-            "const n = document.activeElement, s = getComputedStyle(n);"
-            "return [n.tagName + ' ' + n.className, s.outlineStyle + ' ' + s.outlineWidth,"
-            "n.getBoundingClientRect().top >= 0]"
-        )
-        if name.startswith("BODY"):
-            break
-        reached.append(name)
-        assert outline == "solid 2px", name
-        assert left, f"{name} is focused out of sight"
-    shown = driver.execute_script(
-        "return [...document.querySelectorAll('a[href], summary, [tabindex=\"0\"]')]"
-        ".filter(n => n.checkVisibility()).map(n => n.tagName)"
-    )
-    assert [name.split()[0] for name in reached] == shown
-    assert reached[0] == "A skip"
-
-
-def test_headings_go_down_by_one_and_tables_and_figures_have_words(opened: Callable[..., Any]) -> None:
-    driver = opened(with_statistics(make_run()))
-    levels = driver.execute_script(
-        "return [...document.querySelectorAll('h1,h2,h3,h4')].map(n => Number(n.tagName[1]))"
-    )
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    bare = "return [...document.querySelectorAll('th:not([scope])')].length"
-    assert driver.execute_script(bare) == 0
-    words = driver.execute_script(
-        "return [...document.querySelectorAll('[role=img]')].map(n => n.getAttribute('aria-label'))"
-    )
-    assert len(words) == 5 + 11
-    assert all(any(c.isdigit() for c in text) for text in words)  # they say the numbers, not a title alone
-
-
-def test_figures_follow_the_colour_scheme(opened: Callable[..., Any]) -> None:
-    ink = (
-        "return [getComputedStyle(document.querySelector('.xtick text')).fill,"
-        "getComputedStyle(document.querySelector('.panel .tick')).fill,"
-        "getComputedStyle(document.querySelector('.panels:nth-of-type(2) .full')).fill,"
-        "getComputedStyle(document.body).backgroundColor]"
-    )
-    light = opened(make_run(), scheme="light").execute_script(ink)
-    dark = opened(make_run(), scheme="dark").execute_script(ink)
-    assert [one != other for one, other in zip(light, dark, strict=True)] == [True, True, True, True]
-
-
-def test_page_prints_with_its_figures(opened: Callable[..., Any]) -> None:
-    driver = opened(make_run())
-    metrics = {"width": PRINT_WIDTH, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
-    assert driver.execute_script("return document.documentElement.scrollWidth") <= PRINT_WIDTH
-    assert driver.find_element("css selector", "#verdict details li").is_displayed()
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    assert driver.get_log("browser") == []
-
-
-def test_the_pdf_holds_all_that_matters_on_a_few_pages(opened: Callable[..., Any]) -> None:
-    pypdfium2 = pytest.importorskip("pypdfium2", reason="pypdfium2 is not installed (extra `dev`)")
-    pdf = printed(opened(with_statistics(make_run()), scheme="dark"))
-    with pypdfium2.PdfDocument(pdf) as document:
-        pages = [page.get_textpage().get_text_bounded() for page in document]
-        first = document[0].render(scale=0.5).to_pil().convert("RGB")
-    assert 1 < len(pages) < 20
-    text = " ".join(" ".join(pages).split())
-    for said in (
-        "Collapses",
-        "Refusal collapses: arm compliance",
-        "Why: the reasons",
-        "Every arm and seed",
-        "censored: not reached by step 32",
-        "Kaplan and Meier",
-        "kept for measuring",
-        "not tested",
-        "An attacker with the weights",
-        "holdfast stages=[reproduce]",
-        "The ledger, in the order",  # within details, opened for print
-    ):
-        assert said in text, said
-    assert first.getpixel((2, 2)) == (255, 255, 255)  # light, also where the reader prefers dark
 
 
 def test_text_that_was_asked_for_is_closed_at_first_also_on_paper_and_runs_nothing(opened: Callable[..., Any]) -> None:
