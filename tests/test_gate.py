@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from compared_runs import command, make_run, plan_words
 from finished_run import read
+
+from tests.warm import start
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +54,16 @@ def test_the_verdict_is_the_exit_code(
     assert ("not as registered: review.min_n" in said) == (word == "inconclusive")
 
 
-def test_the_process_itself_ends_with_it(runs: Path, tiny_folder: Path) -> None:
+def test_the_process_itself_ends_with_it(
+    runs: Path, tiny_folder: Path, tmp_path: Path, warm: Callable[[str], Path]
+) -> None:
     arguments = [*words(runs, tiny_folder, "collapses"), "stages=[analyse]", "review.gate=true"]
-    done = subprocess.run([sys.executable, "-m", "pipeline", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "holdfast: gate: " in done.stderr
-    assert "Traceback" not in done.stderr
+    log = tmp_path / "said"
+    code = start(["holdfast", *arguments], warm, log).wait(300)
+    said = log.read_text()
+    assert code == 1, said
+    assert "holdfast: gate: " in said
+    assert "Traceback" not in said
 
 
 def test_without_the_gate_a_collapse_ends_with_0(runs: Path, tiny_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from finished_run import finish, read, words
 from pipeline import multirun as module
 from pipeline.errors import EXIT_INSTRUMENT, UserError
 from pipeline.multirun import asked, jobs, multirun
+from tests.standins import ForkedRuns
 
 
 def test_sweeps_become_every_combination_in_order() -> None:
@@ -71,10 +73,14 @@ def test_runs_that_would_share_a_folder_are_refused() -> None:
 
 
 def test_two_runs_by_one_command_each_find_their_folder_and_the_worst_exit_code_counts(
-    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_folder: Path,
+    warm: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """For real, each in a process of its own: one run has replies to judge, the other is not there."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(module.__file__).parents[1]))
+    """For real, each in a process of its own, forked: one run has replies to judge, the other is not there."""
+    monkeypatch.setattr(module, "subprocess", ForkedRuns(warm))
     overrides = words(tmp_path, tiny_folder)
     folder = finish(overrides)
     swept = [word if word != "seeds=[0]" else "seeds=[0],[5]" for word in overrides]

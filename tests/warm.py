@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import gc
 import importlib
 import json
@@ -29,7 +28,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
-from pipeline import guard, interpreter, vllm_server
+from pipeline import guard, interpreter
 from tests.torture import forks
 
 PATIENCE_S = 300.0  # for the imports, on a machine that others use too
@@ -72,65 +71,6 @@ class Process:
             self.returncode = int(self._line.recv(32))
             self._line.close()
         return self.returncode
-
-
-class Subprocess:
-    """Stands for the module `subprocess` in `pipeline.serve`: what it starts there is the guard of a vLLM server."""
-
-    PIPE, STDOUT, TimeoutExpired = subprocess.PIPE, subprocess.STDOUT, subprocess.TimeoutExpired
-
-    def __init__(self, source: Path) -> None:
-        self.source = source
-
-    def Popen(self, argv: Sequence[str], *, stdout: IO[bytes], env: Any, cwd: Path, **more: Any) -> Any:
-        """Start the guard with a pipe as standard input, and its errors where its output goes.
-
-        Where vLLM would not fork its engine (on a GPU), it starts as ever.
-        """
-        if env.get(vllm_server.FORK) != "1":
-            return subprocess.Popen(argv, stdout=stdout, env=env, cwd=cwd, **more)
-        read, write = os.pipe()
-        process = Process(self.source, argv, env=env, cwd=cwd, files=(read, stdout.fileno(), stdout.fileno()))
-        os.close(read)
-        process.stdin = os.fdopen(write, "wb", buffering=0)
-        return process
-
-
-class Asked(Process):
-    """W&B's client or its sync, seen as the `subprocess.Popen` of `pipeline.publish.server`: two pipes of text."""
-
-    def __init__(
-        self, source: Path, argv: Sequence[str], *, cwd: str | Path, env: Any, stderr: IO[str], **_: Any
-    ) -> None:
-        (read, write), (hear, say) = os.pipe(), os.pipe()
-        super().__init__(source, argv, env=env, cwd=Path(cwd), files=(read, say, stderr.fileno()))
-        os.close(read)
-        os.close(say)
-        self.stdin = os.fdopen(write, "w", encoding="utf-8")  # type: ignore[assignment]
-        self.stdout = os.fdopen(hear, encoding="utf-8")
-
-    def kill(self) -> None:
-        """End it, if it has not ended."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
-
-    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """Close its input, wait for its end, and return what it wrote, which must fit in a pipe."""
-        assert self.stdin is not None
-        with contextlib.suppress(OSError):
-            self.stdin.close()
-        self.wait(timeout)
-        with self.stdout:
-            return self.stdout.read(), None
-
-
-class Piped:
-    """Stands for the module `subprocess` in `pipeline.publish.server`."""
-
-    PIPE, TimeoutExpired = subprocess.PIPE, subprocess.TimeoutExpired
-
-    def __init__(self, source: Path) -> None:
-        self.Popen = functools.partial(Asked, source)
 
 
 def start(argv: Sequence[str], find: Find, log: Path, cwd: Path | None = None) -> Process:
@@ -182,8 +122,9 @@ def _command(argv: list[str]) -> None:
         return
     from pipeline import serve
     from pipeline.__main__ import main
+    from tests.standins import ForkedServers
 
-    serve.subprocess = Subprocess(Path(os.environ[SERVERS]))  # type: ignore[assignment]
+    serve.subprocess = ForkedServers(Path(os.environ[SERVERS]))  # type: ignore[assignment]
     main()
 
 
@@ -197,6 +138,17 @@ def _wandb(argv: list[str]) -> None:
     """Be a module with words: `[python, -P, -m, MODULE, …]`."""
     sys.argv = argv[3:]
     runpy.run_module(argv[3], run_name="__main__", alter_sys=True)
+
+
+def _script(argv: list[str]) -> None:
+    """Be a script with words: `[python, -P, interpreter.py, SCRIPT, …]`."""
+    sys.argv = argv[3:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _import_inspect() -> None:
+    for name in ("inspect_ai", "inspect_ai._eval.loader", "inspect_ai.hooks", "inspect_ai.model", "inspect_ai.viewer"):
+        importlib.import_module(name)
 
 
 def _import_wandb() -> None:
@@ -240,6 +192,7 @@ KINDS = {
     "command": (forks.preload, _command),
     "server": (_import_server, _server),
     "wandb": (_import_wandb, _wandb),
+    "inspect": (_import_inspect, _script),
 }
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,22 @@ import inspect_tasks as files
 import pytest
 
 from pipeline.errors import InstrumentError, UserError
+from pipeline.inspectai import process
 from pipeline.inspectai.process import WORKER, describe, worker
 from pipeline.inspectai.task import InspectTask
 from pipeline.inspectai.task import inspect_tasks as load_tasks
 from pipeline.schema import EvalConfig, TableConfig
+from tests.standins import ForkedInspect
 
 pytest.importorskip("inspect_ai", reason="inspect_ai is not installed (extra `inspect`)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked(warm: Callable[[str], Path]) -> Iterator[None]:
+    """Tasks are loaded in a fork of a process that has imported Inspect (`tests/warm.py`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "subprocess", ForkedInspect(warm("inspect")))
+        yield
 
 
 def config(path: Path, name: str = "", limit: int | None = None, **args: Any) -> EvalConfig:

@@ -29,7 +29,7 @@ from pipeline.report import figures
 from pipeline.schema import Config
 from pipeline.schema_publish import PublishConfig
 from pipeline.workspace import Workspace
-from tests.warm import Piped
+from tests.standins import ForkedWandb
 
 Publish = Callable[..., str]
 REPORT = "upsertView"
@@ -82,7 +82,7 @@ def publish(
     W&B's client and sync are forked from a process that has imported them (`tests/warm.py`).
     """
     use(stub, monkeypatch)
-    monkeypatch.setattr(server, "subprocess", Piped(warm("wandb")))
+    monkeypatch.setattr(server, "subprocess", ForkedWandb(warm("wandb")))
 
     def run(**changes: Any) -> str:
         asked = PublishConfig(wait_s=0.5, **changes)

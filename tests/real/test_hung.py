@@ -19,7 +19,7 @@ from pipeline.errors import InstrumentError
 from pipeline.schema import ServeConfig
 from pipeline.serve import BASE_NAME, Server, served_logprobs
 from pipeline.watch import answer, first_of
-from tests.warm import Subprocess
+from tests.standins import ForkedServers
 
 AFTER_S = 3.0
 CONFIG = ServeConfig(device="cpu", max_model_len=64, max_num_seqs=64, enforce_eager=True, hung_after_s=AFTER_S)
@@ -28,7 +28,7 @@ CONFIG = ServeConfig(device="cpu", max_model_len=64, max_num_seqs=64, enforce_ea
 def test_an_engine_that_stands_still_is_ended_and_told(
     tiny_subject: Any, tmp_path: Path, warm: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(serve, "subprocess", Subprocess(warm("server")))
+    monkeypatch.setattr(serve, "subprocess", ForkedServers(warm("server")))
     monkeypatch.setattr(watch, "LOOK_S", 1.0)
     with Server(tiny_subject.subject, {}, [], CONFIG, tmp_path / "server.log") as up, up.client() as client:
         asked = partial(served_logprobs, client, BASE_NAME, [tiny_subject.subject.prompt_ids("say a word")])

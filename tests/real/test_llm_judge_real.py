@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.judging import EndpointJudge, make_judge
 from pipeline.schema import JudgeConfig, LlmJudgeConfig, ServeConfig
 from pipeline.store import user_cache
-from tests.warm import Subprocess
+from tests.standins import ForkedServers
 
 SERVE = ServeConfig(device="cpu", max_num_seqs=64, enforce_eager=True)
 
@@ -43,7 +43,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def forked_server(warm: Callable[[str], Path]) -> Iterator[None]:
     """The judge's server is forked (`tests/warm.py`)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serve, "subprocess", Subprocess(warm("server")))
+        patch.setattr(serve, "subprocess", ForkedServers(warm("server")))
         yield
 
 

@@ -24,13 +24,14 @@ from pipeline import serve
 from pipeline.budget import Allowance, Caps, Ledger, Spent
 from pipeline.errors import InstrumentError
 from pipeline.generate import Generator, matrix, read_replies
+from pipeline.inspectai import process
 from pipeline.inspectai.run import prove_rendering
 from pipeline.records import Rung
 from pipeline.rungs import base_rung
 from pipeline.schema import BudgetConfig, ServeConfig
 from pipeline.serve import Server
 from pipeline.store import RunFolder
-from tests.warm import Subprocess
+from tests.standins import ForkedInspect, ForkedServers
 
 ADAPTERS = 5
 CONFIG = ServeConfig(device="cpu", max_model_len=64, max_loras=2, max_num_seqs=64, enforce_eager=True)
@@ -152,8 +153,10 @@ def test_the_key_stands_in_no_process_list(server: Server):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, warm: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a task, to be loaded in a fork of a process that has imported Inspect, and run in a new one."""
     pytest.importorskip("inspect_ai", reason="inspect_ai is not installed (extra `inspect`)")
+    monkeypatch.setattr(process, "subprocess", ForkedInspect(warm("inspect")))
     return make_task(tmp_path)
 
 
@@ -224,7 +227,7 @@ def test_a_fault_inside_leaves_no_process(
 def test_a_server_that_dies_while_starting_is_told_with_the_end_of_its_log(
     tiny_subject: Any, tmp_path: Path, warm: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(serve, "subprocess", Subprocess(warm("server")))  # forked: it dies well after its imports
+    monkeypatch.setattr(serve, "subprocess", ForkedServers(warm("server")))  # forked: it dies well after its imports
     (tmp_path / "no-adapter").mkdir()
     up = Server(tiny_subject.subject, {"x": tmp_path / "no-adapter"}, [8], CONFIG, tmp_path / "server.log")
     began = time.monotonic()

@@ -185,7 +185,7 @@ def settle(files: Sequence[int], folder: Path) -> None:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
     for place, file in enumerate(files):
         os.dup2(file, place)
-    sys.stdout, sys.stderr = (os.fdopen(os.dup(n), "w", buffering=1) for n in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
     os.chdir(folder)
     tempfile.tempdir = None
 
