@@ -230,12 +230,13 @@ def api_key(config: LlmJudgeConfig) -> str | None:
 
 def client_for(config: LlmJudgeConfig, url: httpx.URL, key: str | None) -> httpx.Client:
     """Return a client of the endpoint; to this machine it ignores whatever proxy is set."""
-    plain = url.scheme == "http"  # then no certificates need to be read, which takes longer than the rest
+    here = is_loopback(url.host)
+    plain = here and url.scheme == "http"  # then no certificates need to be read, which takes longer than the rest
     return httpx.Client(
         base_url=url,
         headers={} if key is None else {"Authorization": f"Bearer {key}"},
         timeout=config.timeout_s,
-        trust_env=not is_loopback(url.host),
+        trust_env=not here,
         verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
         limits=httpx.Limits(max_connections=None),
     )

@@ -34,7 +34,7 @@ from pipeline.subject import TINY
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
 
-FORGOTTEN = 10_000_000  # parameters in a computer's memory that are not worth a search of all objects, half a second
+WORTH_FREEING = 10_000_000  # parameters in main memory; for fewer a search of all objects takes too long, half a second
 
 
 def train(work: Workspace, tracker: Tracker) -> None:
@@ -56,7 +56,7 @@ def train(work: Workspace, tracker: Tracker) -> None:
         _train(work, tracker, model)
     finally:
         del model
-        if work.device != "cpu" or work.subject.parameters >= FORGOTTEN:
+        if work.device != "cpu" or work.subject.parameters >= WORTH_FREEING:
             release(work.device)  # the engine needs the device's memory, and runs in another process
 
 
