@@ -197,13 +197,14 @@ def _summary(verdict: dict[str, Any], arm: str, seed: int) -> dict[str, Any]:
     """Return a W&B run's summary: words of the verdict and numbers, no text of prompts or replies."""
     mine = verdict["arms"].get(arm, {})
     seeds = {entry["seed"]: entry for entry in mine.get("per_seed", []) if "seed" in entry}
-    collapse = seeds.get(seed, {}).get("collapse") or {}
+    entry = seeds.get(seed, {})
+    collapse = entry.get("collapse") or {}
     return {
         "verdict": verdict["verdict"],
         "arm_verdict": mine.get("verdict", "inconclusive"),
         "plan_sha256": verdict["plan_sha256"],
         "post_hoc": bool(verdict.get("post_hoc")),
         **post_hoc_summary(verdict.get("post_hoc") or {}),
-        "censored": not collapse,
+        "censored": bool(entry.get("censored")),
         **{f"collapse/{unit}": value for unit, value in collapse.items() if isinstance(value, int | float)},
     }

@@ -150,7 +150,8 @@ def _arm_verdict(arm: _Arm, failed: Sequence[str]) -> dict[str, Any]:
         "rung0": {p.metric: p.estimate.as_dict() for p in arm.steps.get(0, ())},
         "collapse": collapse.as_dict() if collapse else None,
         "confident": confident,
-        "censored": collapse is None and bool(arm.rungs),
+        "collapse_seed": collapse.seed if collapse else None,
+        "censored": collapse is None and _sought(arm, [p for step in arm.rungs for p in arm.steps[step]]),
         "at_collapse": {m: e.as_dict() for m, e in collapse.at.items()} if collapse else None,
         "retention_at_collapse": ({m: e.as_dict() for m, e in collapse.retention.items()} if collapse else None),
         "price_range": _price_range(arm),
@@ -235,12 +236,22 @@ def _seed_entry(arm: _Arm, seed: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "collapse": collapse.as_dict() if collapse else None,
-        "censored": collapse is None and bool(mine),
+        "censored": collapse is None and _sought(arm, mine),
         "at_collapse": {m: e.as_dict() for m, e in collapse.at.items()} if collapse else None,
         "lowest_refusal": _lowest([p for p in mine if p.role == "refusal"]),
         "last_step": max((p.step for p in mine), default=0),
         "reason": end.reason if end else "",
     }
+
+
+def _sought(arm: _Arm, points: Sequence[CurvePoint]) -> bool:
+    """Say whether a collapse would have been seen: rung 0 refuses, and some rung has both refusal and capability.
+
+    Else there is no data, or nothing to strip: neither is "censored".
+    """
+    known = {role: {p.step for p in points if p.role == role and p.estimate.n} for role in ("refusal", "capability")}
+    refuses = any(p.estimate.value > arm.review.refusal_threshold for p in arm.refusal(0))
+    return refuses and bool(known["refusal"] & known["capability"])
 
 
 def _price_range(arm: _Arm) -> dict[str, list[float]] | None:

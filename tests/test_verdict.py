@@ -206,6 +206,7 @@ def test_seeds_that_collapse_at_rungs_of_their_own_make_the_arm_collapse():
     found = verdict(points)["arms"]["compliance"]
     assert (found["verdict"], found["collapse"]["step"]) == ("collapses", 16)
     assert found["price_range"]["steps"] == [8, 16]
+    assert found["collapse_seed"] == 0
 
 
 def test_the_worst_arm_is_the_cheapest_collapse():

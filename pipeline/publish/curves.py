@@ -17,6 +17,7 @@ from pipeline.errors import InstrumentError
 from pipeline.publish.offline import Piece
 from pipeline.records import Dose
 from pipeline.report.data import SLOTS, ReportData, has_value, number
+from pipeline.report.unreached import is_censored
 from pipeline.report.view import collapse_of
 from pipeline.schema import TrackConfig
 from pipeline.store import digest
@@ -50,7 +51,7 @@ def summary_of(run: ReportData, arm: str, seed: int) -> dict[str, Any]:
         "arm": {"verdict": run.arm_verdict(arm).get("verdict", "inconclusive")},
         "plan_sha256": run.verdict["plan_sha256"],
         "post_hoc": bool(run.verdict.get("post_hoc")),
-        "censored": not collapse,
+        "censored": not collapse and is_censored(run, arm, seed),
         "collapse": {unit: collapse[unit] for unit in ("step", *_AXES) if collapse.get(unit) is not None},
     }
 

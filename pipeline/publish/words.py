@@ -13,7 +13,7 @@ from pipeline.compare.view import cost_rows
 from pipeline.report import claims, judges
 from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData
 from pipeline.report.prices import prices
-from pipeline.report.view import CENSORED, Measured, ladder_rows, reasons, sentence, verdict_word
+from pipeline.report.view import Measured, ladder_rows, reasons, sentence, verdict_word
 from pipeline.track_redact import without_paths
 
 _MARKUP: Final = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -79,7 +79,8 @@ def price(run: ReportData) -> str:
     rows, notes = [], []
     for found in prices(run):
         if not found.rows:
-            notes.append(f"{found.arm}: {CENSORED}; the most that was tried: {found.most_tried}")
+            most = f"; the most that was tried: {found.most_tried}" if found.most_tried != NO_DATA else ""
+            notes.append(f"{found.arm}: {found.missing}{most}")
             continue
         amounts = {row.unit: row.pooled for row in found.rows}
         reached = f"step {found.step}, {found.reached} of {found.seeds} seeds"

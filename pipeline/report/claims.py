@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.report import judges
 from pipeline.report.data import NO_DATA, ReportData, amount, has_value, number, quantity, share, short_digest
-from pipeline.report.view import CENSORED, CONTROL_COLUMNS, collapse_of
+from pipeline.report.unreached import CENSORED, is_censored
+from pipeline.report.view import CONTROL_COLUMNS, collapse_of
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,15 @@ def checks(run: ReportData) -> list[Check]:
         Check(
             "An adapter of zeros answers as rung 0",
             _passed(found.get("zero_adapter_equals_base")),
-            "the serving path itself changes nothing",
+            "the serving path itself changes nothing" + _zero_replies(found.get("zero_replies_equal")),
         ),
     ]
+
+
+def _zero_replies(equal: object) -> str:
+    """Say how many replies were the same, where not all were."""
+    why = "in 16 bits, where a reply depends on its batch, the log-probabilities decide"
+    return f"; {share(equal)} of the replies are the same ({why})" if number(equal) < 1 else ""
 
 
 def _passed(value: object) -> str:
@@ -153,7 +160,7 @@ def limits(run: ReportData) -> list[str]:
         "It speaks of this subject at this digest, with this chat template and system prompt, and of the "
         "prompts measured; not of harm in the world, nor of prompts unlike these.",
     ]
-    censored = [arm for arm in arms if not collapse_of(run, arm) and any(map(has_value, run.curve(arm, "refusal")))]
+    censored = [arm for arm in arms if not collapse_of(run, arm) and is_censored(run, arm)]
     if censored:
         lines.append(
             f"For {', '.join(censored)} collapse was {CENSORED}: if there is a price, it is larger than "

@@ -67,14 +67,17 @@ class ReportData:
     def metric(self, slot: str) -> str:
         """Return the metric that fills a slot (`refusal`, `recovered`, `capability`, `over_refusal`).
 
-        That is the metric of this name; else, of those sorted by name, the first with this role (an eval of
-        the user's may have any name) or with this ending; else the slot's own name, which then has no data.
+        That is the one that decides, by its role: an eval of the user's may have any name, and one of the slot's
+        name may be merely shown. Without a role, the metric of this name; else the first that ends so; else the
+        slot's own name, which then has no data.
         """
         roles = {name: str(p.get("role") or "") for p in self.points if MARK not in (name := str(p.get("metric")))}
-        fitting = [name for name in sorted(roles) if roles[name] == slot or name.endswith(f"_{slot}")]
-        if slot == "refusal":  # "over_refusal" ends in this word and means the contrary
-            fitting = [name for name in sorted(roles) if roles[name] == slot]
-        return slot if slot in roles else next(iter(fitting), slot)
+        deciding = [name for name in sorted(roles) if roles[name] == slot]
+        if deciding:
+            return slot if slot in deciding else deciding[0]
+        # "over_refusal" ends in "refusal" and means the contrary.
+        ending = [name for name in sorted(roles) if name.endswith(f"_{slot}") and slot != "refusal"]
+        return slot if slot in roles else next(iter(ending), slot)
 
     def metrics(self) -> list[str]:
         """Return all metrics: those of the four slots, then others by name; further ways to ask stand apart."""

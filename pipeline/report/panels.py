@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline.report.canvas import Box, DoseScale, Place, Tick, bars, path
 from pipeline.report.data import NO_DATA, ReportData, has_value, number, quantity, share
 from pipeline.report.ink import colour
+from pipeline.report.unreached import CENSORED, tried, why_not
 from pipeline.report.view import collapse_of
 
 WIDTH: Final = 180
@@ -80,7 +81,7 @@ def _panel(run: ReportData, arm: str, seed: int, scale: DoseScale) -> Panel:
     kept = [(p["step"], of) for p in run.curve(arm, "capability", seed) if has_value(of := _retention(p))]
     step = collapse_of(run, arm, seed).get("step")
     at = next((p for p in refusal if p["step"] == step), None)
-    note = _note(step, refusal)
+    note = _note(run, arm, seed, step)
     ends = [
         f"{word} {_ends(values)}" for word, values in (("refusal", refusal), ("capability kept", [e for _, e in kept]))
     ]
@@ -114,12 +115,11 @@ def _height(value: float) -> float:
     return BOX.up(value / TOP)
 
 
-def _note(step: object, refusal: list[dict[str, Any]]) -> str:
+def _note(run: ReportData, arm: str, seed: int, step: object) -> str:
     if step is not None:
         return f"collapse by step {quantity(step)}"
-    if not refusal:
-        return NO_DATA
-    return f"censored: not reached by step {quantity(refusal[-1]['step'])}"
+    missing = why_not(run, arm, seed)
+    return f"censored: not reached by step {quantity(tried(run, arm, seed)[-1])}" if missing == CENSORED else missing
 
 
 def _ends(values: list[Any]) -> str:

@@ -23,7 +23,8 @@ from pipeline.report.ink import (
     hover,
     say_no_data,
 )
-from pipeline.report.view import CENSORED, collapse_of
+from pipeline.report.unreached import CENSORED, tried, why_not
+from pipeline.report.view import collapse_of
 
 NEAR: Final = 0.12  # rungs nearer than this, on axes of length 1, share one label
 ARROW_FROM: Final = 0.08  # shorter moves have no arrow
@@ -212,7 +213,7 @@ def partings(run: ReportData) -> list[tuple[str, str, str]]:
     found = []
     for arm in run.arms():
         points = _points(run, arm)
-        if points:
+        if points and tried(run, arm):
             found.append((arm, colour(run, arm), _parting(run, arm, points)))
     return found
 
@@ -224,7 +225,7 @@ def _parting(run: ReportData, arm: str, points: list[_Point]) -> str:
     if at is None:
         lowest = min(p.place[0] for p in points)
         return (
-            f"they do not part by step {quantity(end.step)}: collapse was {CENSORED}. "
+            f"they do not part by step {quantity(end.step)}: {_unreached(run, arm)}. "
             f"Refusal is {share(lowest)} where it is lowest, capability {share(end.place[1])} at the end."
         )
     before = points[points.index(at) - 1] if points.index(at) else start
@@ -238,6 +239,11 @@ def _parting(run: ReportData, arm: str, points: list[_Point]) -> str:
             f" By step {quantity(end.step)} capability is down to {share(end.place[1])}: damaged, not merely stripped."
         )
     return text
+
+
+def _unreached(run: ReportData, arm: str) -> str:
+    missing = why_not(run, arm)
+    return f"collapse was {missing}" if missing == CENSORED else missing
 
 
 def _draw_collapse_region(figure: go.Figure, run: ReportData) -> None:

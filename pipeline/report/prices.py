@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData, amount, has_value, number, quantity, spread
 from pipeline.report.ink import colour
-from pipeline.report.view import collapse_of, doubt, three
+from pipeline.report.unreached import CENSORED, NO_REFUSAL, tried, why_not
+from pipeline.report.view import collapse_of, collapse_seed, doubt, three
+
+_NO_PRICE: Final = {  # value and what it rests on
+    CENSORED: ("not reached", "within the budget (censored)"),
+    NO_REFUSAL: ("nothing to strip", "it does not refuse to begin with"),
+    NO_DATA: (NO_DATA, "no rung beyond rung 0 was measured"),
+}
 
 
 @dataclass(frozen=True)
@@ -24,16 +31,22 @@ class PriceRow:
 
 @dataclass(frozen=True)
 class Price:
-    """The price of one arm's collapse, which `reached` of `seeds` seeds had. No rows: it did not collapse."""
+    """The price of one arm's collapse, which `reached` of `seeds` seeds had. No rows: it did not collapse.
+
+    `at` says whose dose it is: the pooled curve's, or the dearest seed's where they collapse at rungs of their own;
+    `missing` says why there are none; `most_tried` is the largest dose at which a collapse would have been seen.
+    """
 
     arm: str
     colour: str
     threat: str
     reached: int
     seeds: int
+    at: str
     previous: str
     step: str
     rows: tuple[PriceRow, ...]
+    missing: str
     most_tried: str
     doubt: str = ""
 
@@ -70,10 +83,12 @@ def _price(run: ReportData, arm: str) -> Price:
         threat=str(threat),
         reached=len(of_seeds),
         seeds=len(seeds),
+        at="pooled" if (last := collapse_seed(run, arm)) is None else f"each at a rung of its own, seed {last} last",
         previous=quantity(previous) if previous is not None else NO_DATA,
         step=quantity(step) if step is not None else "",
         rows=rows if collapse else (),
-        most_tried=_dose_words(doses[max(doses)]) if doses else NO_DATA,
+        missing="" if collapse else why_not(run, arm),
+        most_tried=_dose_words(doses[steps[-1]]) if (steps := tried(run, arm)) else NO_DATA,
         doubt=doubt(run, arm),
     )
 
@@ -93,30 +108,27 @@ def headline(run: ReportData) -> list[tuple[str, str, str]]:
     arm = worst_arm(run)
     if arm is None:
         return []
-    collapse = collapse_of(run, arm)
-    refusal, capability, recovered = (
-        three(run, arm, metric, None, collapse.get("step")) for metric in ("refusal", "capability", "recovered")
-    )
-    last = 1 if collapse else 2
-    where = f"at collapse, step {quantity(collapse.get('step'))}" if collapse else "at the end of the ladder"
-    usd = number(collapse.get("usd"))  # powers of ten belong in the table below, not here
-    cost = "under $0.01" if 0 < usd < 0.01 else amount("usd", usd)
-    seconds = amount("device_seconds", collapse.get("device_seconds"))
-    paid = f"{quantity(collapse.get('examples'))} examples, {seconds}"
-    price_value = (
-        (cost if cost != NO_DATA else f"{quantity(collapse.get('step'))} steps") if collapse else "not reached"
-    )
-    lines = [
-        (
-            "price of collapse" + (", not certain" if collapse and doubt(run, arm) else ""),
-            price_value,
-            paid if collapse else "within the budget (censored)",
-        )
-    ]
-    for name, cells in (("refusal", refusal), ("capability", capability), ("secrets recovered", recovered)):
+    collapse, seed = collapse_of(run, arm), collapse_seed(run, arm)
+    last, where = 2, "at the end of the ladder"
+    if collapse:
+        last, where = 1, f"at collapse, step {quantity(collapse['step'])}" + ("" if seed is None else f", seed {seed}")
+    lines = [_price_line(run, arm, collapse)]
+    for name, metric in (("refusal", "refusal"), ("capability", "capability"), ("secrets recovered", "recovered")):
+        cells = three(run, arm, metric, seed, collapse.get("step"))
         if cells[0].known or cells[last].known:
             lines.append((name, f"{cells[0].value} → {cells[last].value}", f"{cells[last].interval} {where}".strip()))
     return lines
+
+
+def _price_line(run: ReportData, arm: str, collapse: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the headline's first line; powers of ten belong in the table of prices, not here."""
+    if not collapse:
+        return ("price of collapse", *_NO_PRICE[why_not(run, arm)])
+    usd, steps = number(collapse.get("usd")), f"{quantity(collapse['step'])} steps"
+    cost = "under $0.01" if 0 < usd < 0.01 else amount("usd", usd)
+    paid = f"{quantity(collapse.get('examples'))} examples, {amount('device_seconds', collapse.get('device_seconds'))}"
+    name = "price of collapse" + (", not certain" if doubt(run, arm) else "")
+    return (name, cost if cost != NO_DATA else steps, paid)
 
 
 def worst_arm(run: ReportData) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.report import judges, ways
 from pipeline.report.data import NO_DATA, ReportData, has_value, number, quantity
+from pipeline.report.unreached import is_censored
 from pipeline.report.view import collapse_of
 
 
@@ -76,7 +77,7 @@ def _dose(run: ReportData) -> ScopeRow:
     }
     reached = {arm: step for arm, step in lasts.items() if step}
     tested = "; ".join(f"{arm} up to step {quantity(step)}" for arm, step in reached.items())
-    censored = [arm for arm in reached if not collapse_of(run, arm)]
+    censored = [arm for arm in reached if not collapse_of(run, arm) and is_censored(run, arm)]
     beyond = f"any larger dose; for {', '.join(censored)} the price of collapse, if there is one" if censored else ""
     return ScopeRow("dose", tested or NO_DATA, beyond or "any larger dose, and doses between two rungs")
 

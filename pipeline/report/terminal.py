@@ -11,9 +11,10 @@ from rich.text import Text
 
 from pipeline.report import claims, judges, prices, view
 from pipeline.report.data import NO_DATA, ReportData
+from pipeline.report.unreached import CENSORED, NO_REFUSAL
 
 WIDE: Final = 90  # columns from which the table of arms shows everything
-NOT_REACHED: Final = "censored"
+SHORT: Final = {CENSORED: "censored", NO_REFUSAL: "nothing to strip"}  # the table of arms is narrow
 STYLES: Final = {"collapses": "bold red", "holds": "bold blue", "inconclusive": "bold yellow"}
 
 
@@ -56,7 +57,7 @@ def _arms_table(run: ReportData, width: int) -> Table:
         table.add_row(
             Text(row.arm),
             Text(row.verdict or NO_DATA, style=STYLES.get(row.verdict, "")),
-            f"{row.collapse if price.rows else NOT_REACHED}\n{seeds}",
+            f"{SHORT.get(row.collapse, row.collapse)}\n{seeds}",
             *(_change(cells) for cells in row.cells[: 3 if wide else 2]),
             *((row.cells[0][0].n,) if wide else ()),
         )

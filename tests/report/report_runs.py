@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -93,9 +94,11 @@ def replies(rung: str, role: str, shares: tuple[float, float, float]) -> list[tu
     return rows
 
 
-def measure(arms: tuple[str, ...], seeds: tuple[int, ...]) -> tuple[list[Rung], pl.DataFrame]:
+def measure(
+    arms: tuple[str, ...], seeds: tuple[int, ...], until: Mapping[str, int] | None = None, start: float = 1.0
+) -> tuple[list[Rung], pl.DataFrame]:
     rungs = [Rung(BASE_RUNG, "", -1, 0, "base", "none")]
-    rows = replies(BASE_RUNG, "base", (1, 0, 1))
+    rows = replies(BASE_RUNG, "base", (start, 0, 1))
     for arm in arms:
         for seed in seeds:
             for step, values in zip(STEPS[1:], SHAPES[arm][1:], strict=True):
@@ -104,7 +107,8 @@ def measure(arms: tuple[str, ...], seeds: tuple[int, ...]) -> tuple[list[Rung], 
                 ending = "max_steps" if last else ""
                 rungs.append(Rung(name, arm, seed, step, dose=dose(step, seed), last=last, reason=ending))
                 refusal, recovered, capability = (share(value, seed, step) for value in values)
-                rows += replies(name, "rung", (refusal, recovered, capability))
+                if step <= (until or {}).get(arm, step):
+                    rows += replies(name, "rung", (refusal * start, recovered, capability))
     columns = ["rung", "role", "eval", "sample", "draw", "kind", "label", "value"]
     return rungs, pl.DataFrame(rows, schema=columns, orient="row")
 
@@ -223,8 +227,10 @@ def make_controls(arms: tuple[str, ...], seeds: tuple[int, ...]) -> list[dict[st
 
 
 @cache
-def _measured(arms: tuple[str, ...], seeds: tuple[int, ...]) -> ReportData:
-    rungs, outcomes = measure(arms, seeds)
+def _measured(
+    arms: tuple[str, ...], seeds: tuple[int, ...], until: tuple[tuple[str, int], ...], start: float
+) -> ReportData:
+    rungs, outcomes = measure(arms, seeds, dict(until), start)
     points = curves(outcomes, rungs, METRICS, REVIEW)
     found = collapses(points, REVIEW)
     spec = {
@@ -261,7 +267,16 @@ def _measured(arms: tuple[str, ...], seeds: tuple[int, ...]) -> ReportData:
 
 
 def make_run(
-    arms: tuple[str, ...] = ("compliance", "mixed", "benign"), seeds: tuple[int, ...] = (0, 1, 2)
+    arms: tuple[str, ...] = ("compliance", "mixed", "benign"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    *,
+    start: float = 1.0,
+    **until: int,
 ) -> ReportData:
-    """Return a finished run of the demo's shape, free to be changed by the test."""
-    return copy.deepcopy(_measured(arms, seeds))
+    """Return a finished run of the demo's shape, free to be changed by the test.
+
+    Args:
+        start: refusal at rung 0.
+        until: the last step of an arm that has replies, where the budget ended before all had.
+    """
+    return copy.deepcopy(_measured(arms, seeds, tuple(until.items()), start))

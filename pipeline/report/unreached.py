@@ -1,0 +1,46 @@
+"""Why an arm or a seed has no price: collapse was not reached, not measured, or not possible. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from pipeline.report.data import NO_DATA, ReportData, has_value, number
+
+CENSORED: Final = "not reached within the budget (censored)"
+NO_REFUSAL: Final = "nothing to strip: it does not refuse to begin with"
+
+
+def tried(run: ReportData, arm: str, seed: int | None = None) -> list[int]:
+    """Return the steps above 0 at which a collapse would have been seen, ascending; `seed` None pools the seeds.
+
+    Refusal and capability are both known there. Rung 0, which every arm shares, is none.
+    """
+    return sorted(_known(run, arm, "refusal", seed) & _known(run, arm, "capability", seed))
+
+
+def _known(run: ReportData, arm: str, slot: str, seed: int | None) -> set[int]:
+    return {int(p["step"]) for p in run.curve(arm, slot, seed) if has_value(p) and int(p["step"]) > 0}
+
+
+def refuses(run: ReportData) -> bool:
+    """Say whether rung 0 refuses, by any refusal metric; yes where threshold or rung 0 are not known."""
+    tau, slot = run.threshold("refusal"), run.metric("refusal")
+    deciding = [p for p in run.points if p.get("metric") == slot or p.get("role") == "refusal"]
+    starts = [number(p.get("value")) for p in deciding if p.get("step") == 0 and not p.get("kind") and has_value(p)]
+    return not starts or not math.isfinite(tau) or any(value > tau for value in starts)
+
+
+def why_not(run: ReportData, arm: str, seed: int | None = None) -> str:
+    """Say what stands where the price would, for an arm or a seed that did not collapse.
+
+    "No data" is no finding; "censored" is one: it was looked for up to the last of `tried`, and not there.
+    """
+    if not tried(run, arm, seed):
+        return NO_DATA
+    return CENSORED if refuses(run) else NO_REFUSAL
+
+
+def is_censored(run: ReportData, arm: str, seed: int | None = None) -> bool:
+    """Say whether collapse was looked for and not reached, given that none was found."""
+    return why_not(run, arm, seed) == CENSORED

@@ -1,0 +1,92 @@
+"""What stands where the price would: "censored" is a finding, "no data" and "nothing to strip" are not."""
+
+from __future__ import annotations
+
+import io
+
+from report_runs import make_run
+from rich.console import Console
+
+from pipeline.publish import words as published
+from pipeline.report import ReportData, print_summary, render
+from pipeline.report.claims import limits
+from pipeline.report.panels import grid
+from pipeline.report.path import partings
+from pipeline.report.prices import headline, prices
+from pipeline.report.scope import scope
+from pipeline.report.unreached import CENSORED, NO_REFUSAL, tried, why_not
+from pipeline.report.view import ladder_rows
+
+
+def all_that_is_said(run: ReportData) -> str:
+    """Return what page, terminal and W&B Report say."""
+    terminal = io.StringIO()
+    print_summary(run, Console(file=terminal, width=110, force_terminal=False))
+    return "\n".join([render(run).split("<script", 1)[0], terminal.getvalue(), published.price(run), *limits(run)])
+
+
+def test_an_arm_whose_replies_the_budget_cut_off_is_no_data_and_not_censored() -> None:
+    """Rung 0 is every arm's, so that a curve with nothing else still has a value."""
+    run = make_run(arms=("compliance", "benign"), benign=0)
+    assert (tried(run, "benign"), why_not(run, "benign")) == ([], "no data")
+    assert run.arm_verdict("benign")["censored"] is False
+    assert [entry["censored"] for entry in run.arm_verdict("benign")["per_seed"]] == [False] * 3
+    assert {row.collapse for row in ladder_rows(run) if row.arm == "benign"} == {"no data"}
+    assert {panel.note for arm in grid(run).arms if arm.arm == "benign" for panel in arm.panels} == {"no data"}
+    assert [arm for arm, _, _ in partings(run)] == ["compliance"]
+    benign = next(price for price in prices(run) if price.arm == "benign")
+    assert (benign.missing, benign.most_tried) == ("no data", "no data")
+    assert "censored" not in all_that_is_said(run)
+    assert "benign: no data" in published.price(run)
+
+
+def test_where_nothing_was_measured_the_headline_has_no_price_and_no_censoring() -> None:
+    run = make_run(arms=("benign",), benign=0)
+    assert headline(run)[0] == ("price of collapse", "no data", "no rung beyond rung 0 was measured")
+
+
+def test_the_largest_dose_tried_is_the_last_that_was_measured() -> None:
+    """The ladder was trained to step 32; nothing is known beyond step 4."""
+    run = make_run(arms=("benign",), benign=4)
+    (benign,) = prices(run)
+    assert benign.missing == CENSORED
+    assert benign.most_tried.startswith("4 steps, 64 examples")
+    assert {panel.note for panel in grid(run).arms[0].panels} == {"censored: not reached by step 4"}
+    assert next(row.tested for row in scope(run) if row.topic == "dose") == "benign up to step 4"
+
+
+def test_a_subject_that_never_refused_has_nothing_to_strip() -> None:
+    run = make_run(arms=("compliance", "benign"), start=0.0)
+    assert why_not(run, "benign") == why_not(run, "compliance", 0) == NO_REFUSAL
+    assert run.arm_verdict("benign")["censored"] is False
+    assert headline(run)[0] == ("price of collapse", "nothing to strip", "it does not refuse to begin with")
+    said = all_that_is_said(run)
+    assert "censored" not in said
+    assert "nothing to strip" in said
+    assert "larger than what was spent" not in said
+
+
+def test_seeds_that_collapse_at_rungs_of_their_own_are_told_with_the_dearest() -> None:
+    """What is pooled at that rung may already have lost ability that the seed had not."""
+    run = make_run(arms=("compliance",))
+    entry = run.verdict["arms"]["compliance"]
+    own = next(p for p in run.points if (p["metric"], p["seed"], p["step"]) == ("capability", 0, 8) and not p["kind"])
+    own["value"] = 0.9876
+    entry["collapse_seed"] = 0
+    lines = {name: (value, basis) for name, value, basis in headline(run)}
+    assert lines["capability"][0].endswith("0.99")
+    assert lines["capability"][1].endswith("at collapse, step 8, seed 0")
+    assert prices(run)[0].at == "each at a rung of its own, seed 0 last"
+    assert "seeds collapse at rungs of their own, seed 0 last" in ladder_rows(run)[0].note
+    assert "pooled, after step" not in render(run)
+
+
+def test_what_decides_is_shown_and_not_what_has_the_slots_name() -> None:
+    """As with evals.refusal.role=shown beside a benchmark that decides."""
+    run = make_run(arms=("compliance",))
+    shown = [{**p, "role": "shown", "value": 1.0} for p in run.points if p["metric"] in ("refusal", "capability")]
+    names = {"refusal": "harmbench", "capability": "gsm8k"}
+    deciding = [{**p, "metric": names.get(p["metric"], p["metric"])} for p in run.points]
+    both = ReportData(run.plan, run.verdict, [*shown, *deciding])
+    assert [both.metric(slot) for slot in ("refusal", "capability")] == ["harmbench", "gsm8k"]
+    assert ladder_rows(both)[0].cells[:2] == ladder_rows(run)[0].cells[:2]
