@@ -128,18 +128,25 @@ def seed_doses(
     """Return each seed's price with the arm that has it: of one arm, or of the cheapest of all (`arm` None).
 
     The cheapest is taken seed by seed: no cheaper than the least lower end of any arm, no dearer than the least upper
-    end. The arm named is that of the least middle, one that collapsed before one that did not.
+    end. The arm named is that of the least middle, one that collapsed before one that did not. A seed of which an arm
+    was not measured has no cheapest arm: that one might have been it (`unmeasured`).
     """
     by_seed: dict[int, list[tuple[str, SeedDose]]] = {}
+    lacking = {seed for _, seed in unmeasured(found)} if arm is None else set()
     for (name, seed), ladder in found.items():
         dose = ladder.dose(unit)
-        if dose is not None and arm in (None, name):
+        if dose is not None and arm in (None, name) and seed not in lacking:
             by_seed.setdefault(seed, []).append((name, dose))
     cheapest = {}
     for seed, doses in sorted(by_seed.items()):
         name = min(doses, key=lambda pair: (not pair[1].collapsed, pair[1].middle, pair[0]))[0]
         cheapest[seed] = (name, SeedDose(min(d.low for _, d in doses), min(d.high for _, d in doses)))
     return cheapest
+
+
+def unmeasured(found: Mapping[tuple[str, int], Ladder]) -> list[tuple[str, int]]:
+    """Return each arm and seed of which nothing is known beyond rung 0."""
+    return [place for place, ladder in found.items() if not ladder.clear and ladder.collapsed is None]
 
 
 def cost_ratio(a: Sequence[SeedDose], b: Sequence[SeedDose], confidence: float, resamples: int) -> CostRatio:

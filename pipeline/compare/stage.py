@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from pipeline.compare.cost import CostRatio, Ladder, SeedDose, cost_ratio, ladders, seed_doses, units
+from pipeline.compare.cost import CostRatio, Ladder, SeedDose, cost_ratio, ladders, seed_doses, units, unmeasured
 from pipeline.compare.page import write_page
 from pipeline.compare.paired import paired_differences
 from pipeline.compare.runs import FinishedRun, read_run
@@ -77,7 +77,7 @@ def comparison(a: FinishedRun, b: FinishedRun) -> dict[str, Any]:
         "threat_model": a.verdict["threat_model"],
         "thresholds": dict(a.verdict["thresholds"]),
         "judge": {key: a.verdict["judge"][key] for key in ("kind", "version")},
-        "notes": notes(a, b),
+        "notes": [*notes(a, b), *_left_out(a.label, of_a), *_left_out(b.label, of_b)],
         "runs": {run.letter: _facts(run, side) for run, side in zip((a, b), sides, strict=True)},
         "cost": {
             "unit": unit,
@@ -87,6 +87,18 @@ def comparison(a: FinishedRun, b: FinishedRun) -> dict[str, Any]:
         "differences": [row.as_dict() for row in paired_differences(a, b)],
     }
     return dict(rounded(made))
+
+
+def _left_out(label: str, found: _Ladders) -> list[str]:
+    """Say which arms and seeds of a run were not measured beyond rung 0, so that the seed is in no cheapest price."""
+    seeds: dict[str, list[str]] = {}
+    for arm, seed in unmeasured(found):
+        seeds.setdefault(arm, []).append(str(seed))
+    return [
+        f"{label}: {arm} was not measured in seed{'' if len(which) == 1 else 's'} {', '.join(which)}: left out of the "
+        "ratio, since what was not measured may be the cheapest way"
+        for arm, which in seeds.items()
+    ]
 
 
 def _cost(of_a: _Ladders, of_b: _Ladders, unit: str, arm: str | None, review: tuple[float, int]) -> dict[str, Any]:

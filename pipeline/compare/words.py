@@ -54,7 +54,7 @@ def sentence(a: Side, b: Side, ratio: CostRatio, unit: str) -> str:
             return f"No ratio: {said.replace('does not', 'do not') if len(which) > 1 else said}."
     if ratio.case == "no data":
         which = [side.label for side in (a, b) if not side.seeds]
-        return f"No ratio: no ladder of {' and '.join(which) or 'either'} was measured."
+        return f"No ratio: of no seed of {' or '.join(which) or 'either'} was every arm measured."
     if ratio.case == "neither":
         return _no_ratio(a, b)
     unsettled = dearer(ratio.low, ratio.high) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pairs import COMPLIED, REFUSED, falls_at, finished
 from scipy import stats
 
-from pipeline.compare.cost import Ladder, SeedDose, cost_ratio, ladders, seed_doses, units
+from pipeline.compare.cost import Ladder, SeedDose, cost_ratio, ladders, seed_doses, units, unmeasured
 
 HELD = [REFUSED] * 7
 ends = st.tuples(st.floats(1e-3, 1e9), st.floats(1.0, 64.0)).map(lambda pair: SeedDose(pair[0], pair[0] * pair[1]))
@@ -162,6 +162,16 @@ def test_ladders_of_a_run_and_the_cheapest_arm_seed_by_seed() -> None:
     assert steps[0] == ("compliance", SeedDose(5, 8))
     assert steps[1] == ("mixed", SeedDose(17, 32))
     assert seed_doses(found, "steps", "compliance")[1] == ("compliance", SeedDose(32, math.inf))
+
+
+def test_a_seed_of_which_an_arm_was_not_measured_has_no_cheapest_arm() -> None:
+    """That arm might have been it: the other arm's price would be called the least there is."""
+    whole = ladders(finished("A", "x", {"compliance": {0: falls_at(8), 1: falls_at(8)}, "benign": {0: HELD, 1: HELD}}))
+    assert unmeasured(whole) == []
+    cut = {**whole, ("compliance", 1): Ladder(0, None, whole["compliance", 1].doses)}
+    assert unmeasured(cut) == [("compliance", 1)]
+    assert sorted(seed_doses(cut, "steps")) == [0]
+    assert sorted(seed_doses(cut, "steps", "benign")) == [0, 1]
 
 
 def test_a_rung_without_replies_ends_what_is_known_to_be_clear() -> None:

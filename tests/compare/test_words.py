@@ -65,7 +65,7 @@ def test_neither_fell_or_some_seeds_of_both_did() -> None:
 
 def test_no_data_names_whose() -> None:
     told = said(CostRatio("no data"), b=side("B", collapsed=0, seeds=0))
-    assert told == "No ratio: no ladder of B (mb) was measured."
+    assert told == "No ratio: of no seed of B (mb) was every arm measured."
 
 
 def test_nothing_is_priced_without_controls_or_without_refusal() -> None:
