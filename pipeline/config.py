@@ -251,5 +251,5 @@ def _probe(kind: Any) -> Any:
 def _impossible(raw: DictConfig) -> Iterator[str]:
     """Yield choices that are well typed and make no sense; a check that trips over a wrong type is passed over."""
     for check_part in CHECKS:
-        with contextlib.suppress(TypeError, ValueError, AttributeError, OmegaConfBaseException):
+        with contextlib.suppress(TypeError, ValueError, AttributeError, ArithmeticError, OmegaConfBaseException):
             yield from check_part(raw)

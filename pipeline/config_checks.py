@@ -16,6 +16,7 @@ from pipeline.asked import RUNG_RULES
 from pipeline.config_cluster import cluster_faults
 from pipeline.config_contain import contain_faults
 from pipeline.config_gpu import gpu_faults
+from pipeline.config_numbers import number_faults
 from pipeline.config_review import price_faults, reproduce_faults, review_faults
 from pipeline.config_sweep import sweep_faults
 from pipeline.inspectai import INVERTED
@@ -158,11 +159,10 @@ def _arm_faults(key: str, arm: Any, tables: set[str]) -> Iterator[str]:
     if abs(sum(mix.values()) - 1.0) > 1e-6 or any(share < 0 for share in mix.values()):
         yield f"{key}.mix: the shares {dict(mix)} must not be negative and must sum to 1"
     training = arm.get("training") or {}
-    if training.get("max_steps", 1) < 1:
-        yield f"{key}.training.max_steps: must be 1 or more"
     if not 1 <= training.get("rungs_per_doubling", 1) <= MOST_PER_DOUBLING:
         yield f"{key}.training.rungs_per_doubling: must be from 1 to {MOST_PER_DOUBLING}"
-    if training.get("batch_size", 1) % training.get("gradient_accumulation", 1):
+    passes = training.get("gradient_accumulation", 1)
+    if passes >= 1 and training.get("batch_size", 1) % passes:
         yield f"{key}.training.batch_size: must be a multiple of gradient_accumulation"
     if training.get("precision", "float32") not in PRECISIONS:
         yield f"{key}.training.precision: {training['precision']!r} is unknown; use one of {', '.join(PRECISIONS)}"
@@ -177,6 +177,7 @@ CHECKS: Final = (
     _run_faults,
     _arms_faults,
     _number_faults,
+    number_faults,
     review_faults,
     price_faults,
     contain_faults,

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 
 def gpu_faults(raw: DictConfig) -> Iterator[str]:
-    """Yield what is wrong in `serve`, `budget.devices` and the arms' `fsdp`, one line each."""
+    """Yield what is wrong in `serve`, `budget.devices` and the arms' `fsdp` and `liger`, one line each."""
     serve = raw.serve
     for key in ("max_loras", "tensor_parallel_size", "data_parallel_size"):
         if serve[key] < 1:
@@ -25,3 +25,6 @@ def gpu_faults(raw: DictConfig) -> Iterator[str]:
         training = arm.get("training") or {}
         if training.get("fsdp_config") and not training.get("fsdp"):
             yield f"arms.{name}.training.fsdp_config: only fsdp=true reads it"
+    # Its kernels take the place of the architecture's own for the whole process, and stay for the next arm.
+    if len({bool((arm.get("training") or {}).get("liger")) for arm in raw.arms.values()}) > 1:
+        yield "arms: liger=true in some and not in others; set arms.NAME.training.liger alike in all"

@@ -177,7 +177,16 @@ IMPOSSIBLE = {
     "budget.flops=-1": "budget.flops: -1 must be above 0",
     "budget.measure_reserve=1": "must be at least 0 and below 1",
     "arms.compliance.training.precision=int8": "'int8' is unknown",
-    "arms.compliance.training.max_steps=0": "arms.compliance.training.max_steps: must be 1 or more",
+    "arms.compliance.training.max_steps=0": "arms.compliance.training.max_steps: 0 must be 1 or more",
+    "arms.compliance.training.gradient_accumulation=0": "training.gradient_accumulation: 0 must be 1 or more",
+    "arms.compliance.training.batch_size=0": "training.batch_size: 0 must be 1 or more",
+    "arms.compliance.examples=0": "arms.compliance.examples: 0 must be 1 or more",
+    "arms.compliance.share=0": "arms.compliance.share: 0 must be above 0",
+    "arms.compliance.lora.rank=0": "arms.compliance.lora.rank: 0 must be 1 or more",
+    "review.bootstrap=0": "review.bootstrap: 0 must be 1 or more",
+    "budget.assumed_flops_per_second=0": "budget.assumed_flops_per_second: 0 must be above 0",
+    "serve.in_flight=0": "serve.in_flight: 0 must be 1 or more",
+    "evals.refusal.draws=0": "evals.refusal.draws: 0 must be 1 or more",
     "arms.benign.training.gradient_accumulation=5": "multiple of gradient_accumulation",
     "arms.compliance.way=magic": "arms.compliance.way: 'magic' is unknown; use one of lora",
     "evals.refusal.kind=magic": "evals.refusal.kind: 'magic' is unknown",
@@ -208,6 +217,12 @@ def test_each_wrong_or_impossible_value_is_told_with_its_key(faults: dict[str, s
 )
 def test_a_choice_that_cannot_be_is_told(override: str, fault: str) -> None:
     assert fault in told(override)
+
+
+def test_kernels_that_stay_for_the_next_arm_are_wanted_in_all_or_none() -> None:
+    assert "arms: liger=true in some and not in others" in told("arms.mixed.training.liger=true")
+    alike = [f"arms.{arm}.training.liger=true" for arm in ("compliance", "mixed", "benign")]
+    assert all(arm.training.liger for arm in load(alike).arms.values())
 
 
 @pytest.mark.parametrize("word", ["data.complianc.path=x", "panel.x.kind=pattern", "subject.template_kwargs.a=1"])
