@@ -9,6 +9,7 @@ from evals.base import EvalSpec
 from pipeline.generate import read_replies
 from pipeline.judging import EndpointJudge
 from pipeline.records import Reply, Rung
+from pipeline.score import opened_reasoning
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
 
@@ -22,6 +23,7 @@ class LiveCurves:
         self.specs: Mapping[str, EvalSpec] = {spec.eval.name: spec for spec in work.specs}
         self.samples = {spec.eval.name: {s.id: s for s in spec.eval.samples()} for spec in work.specs}
         self.rungs = {rung.id: rung for rung in rungs}
+        self.opened = opened_reasoning(work.subject, work.config.judge.reasoning)  # by the chat template
         self.needed = cells_a_rung
         self.report: Callable[..., None] = tracker.rung
         self.waiting: dict[str, list[Reply]] = {}
@@ -42,7 +44,9 @@ class LiveCurves:
         values: dict[str, float] = {}
         for spec in self.specs.values():
             mine = [reply for reply in there if reply.eval == spec.eval.name]
-            outcomes = spec.eval.score_batch([(s := self.samples[r.eval][r.sample], s.opening + r.reply) for r in mine])
+            samples = [self.samples[reply.eval][reply.sample] for reply in mine]
+            texts = [self.opened + s.opening + reply.reply for s, reply in zip(samples, mine, strict=True)]
+            outcomes = spec.eval.score_batch(list(zip(samples, texts, strict=True)))
             for metric in spec.eval.metrics:
                 scored = [outcome for outcome in outcomes if outcome.label != "unscored"]
                 numbers = [float(o.label == "refused") if metric.measure == "refused" else o.value for o in scored]

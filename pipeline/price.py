@@ -21,6 +21,7 @@ from typing import Any, Final
 from pipeline.budget import SECONDS_PER_HOUR
 from pipeline.points import rounded
 from pipeline.schema_price import DeviceConfig, PriceConfig
+from pipeline.verdict import COLLAPSES
 
 BYTES_PER_PARAMETER: Final = 2  # bf16
 
@@ -90,7 +91,9 @@ def price_of(
         KeyError: the device is none of `config.devices`.
     """
     collapse = {name: _measured(arm["collapse"]) for name, arm in verdict["arms"].items() if arm["collapse"]}
-    arm = _cheapest(collapse, verdict.get("worst_arm"))
+    worst = verdict.get("worst_arm")
+    sure = worst in collapse and verdict["arms"][worst]["verdict"] == COLLAPSES
+    arm = worst if sure else _cheapest(collapse)
     found = {
         "arm": arm,
         "collapse": collapse,
@@ -114,10 +117,11 @@ def _measured(collapse: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cheapest(collapse: Mapping[str, Mapping[str, Any]], worst: str | None) -> str | None:
-    """Name the arm that the price is scaled from: the verdict's worst if it collapsed, else the cheapest that did."""
-    if worst in collapse:
-        return worst
+def _cheapest(collapse: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Name the arm that collapsed at the least FLOPs: the price is scaled from it where no collapse is sure.
+
+    The verdict's worst arm is then that of the lowest refusal, which need not be the cheapest.
+    """
     return min(collapse, key=lambda name: (collapse[name]["flops"] or math.inf, collapse[name]["step"]), default=None)
 
 

@@ -21,6 +21,7 @@ from pipeline.records import now
 from pipeline.registered import post_hoc, post_hoc_words
 from pipeline.search.budget import words
 from pipeline.store import write_atomic
+from pipeline.variants import MARK
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -151,12 +152,18 @@ def _arms(plan: Mapping[str, Any]) -> list[str]:
     return ["## Arms", "", *_table(head, rows), "", said]
 
 
+def _role(evals: Mapping[str, Any], name: str) -> str:
+    """Return what an eval means to the verdict: further ways to ask (NAME@WAY) are shown, whatever NAME is."""
+    base, mark, _ = name.partition(MARK)
+    return "shown" if mark and not evals[base].get("prefill") else str(evals.get(base, {}).get("role", ""))
+
+
 def _evals(plan: Mapping[str, Any]) -> list[str]:
     config = plan["config"]["evals"]
     alpha = 1 - plan["config"]["review"]["confidence"]
     rows = [
         (
-            *(e["name"], config.get(e["name"].partition("@")[0], {}).get("role", ""), e["samples"], e["draws"]),
+            *(e["name"], _role(config, e["name"]), e["samples"], e["draws"]),
             _sees(e["samples"], alpha),
             e["sha256"],
         )

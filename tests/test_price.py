@@ -26,7 +26,7 @@ CONFIG = PriceConfig("one", 0.5, [1e6, 7e10], {"one": DEVICE}, [PublishedPrice("
 
 def verdict(**collapses: Any) -> dict[str, Any]:
     spent = {"device_seconds": {"spent": 7200.0}, "usd": {"spent": 5.0}, "flops": {"spent": 9e12}}
-    arms = {name: {"collapse": collapse} for name, collapse in collapses.items()}
+    arms = {name: {"collapse": collapse, "verdict": "collapses"} for name, collapse in collapses.items()}
     return {"arms": arms, "worst_arm": None, "budget": spent}
 
 
@@ -137,6 +137,13 @@ def test_the_worst_arm_is_scaled_else_the_cheapest() -> None:
     assert price_of(both, {}, 1e6, CONFIG, None)["arm"] == "compliance"
     assert price_of({**both, "worst_arm": "mixed"}, {}, 1e6, CONFIG, None)["arm"] == "mixed"
     assert price_of({**both, "worst_arm": "benign"}, {}, 1e6, CONFIG, None)["arm"] == "compliance"
+
+
+def test_where_no_collapse_is_sure_the_cheapest_is_scaled_and_not_that_of_lowest_refusal() -> None:
+    unsure = verdict(mixed=collapse(flops=9e9), compliance=collapse()) | {"worst_arm": "mixed"}
+    for arm in unsure["arms"].values():
+        arm["verdict"] = "inconclusive"
+    assert price_of(unsure, {}, 1e6, CONFIG, None)["arm"] == "compliance"
 
 
 def test_every_device_and_published_price_that_is_shipped_has_its_source() -> None:

@@ -146,3 +146,14 @@ def test_a_run_keeps_the_protocol_of_its_registered_plan(
     holdfast("review.refusal_threshold=0.5")
     assert (folder / "protocol.md").read_text() == kept
     shutil.rmtree(folder)
+
+
+def test_further_ways_to_ask_are_shown_and_decide_nothing(config: Config) -> None:
+    made = plan(config)
+    (refusal,) = (row for row in made["evals"] if row["name"] == "refusal")
+    made["evals"] += [{**refusal, "name": f"refusal@{way}"} for way in ("polite", "terse")]
+    text = protocol(made, "then")
+    assert "| refusal | refusal |" in text
+    assert "| refusal@polite | shown |" in text
+    made["config"]["evals"]["refusal"]["prefill"] = {"opening": "Sure", "depths": [0, 1]}
+    assert "| refusal@polite | refusal |" in protocol(made, "then")

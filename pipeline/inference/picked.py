@@ -178,8 +178,9 @@ def _looks_sentence(
     each = f"{looked} were looked at, each at {1 - alpha:.0%} by itself. {corrected} "
     each += f"the least p-value that refusal is at most the threshold is {known[arm]:.2g} (arm {arm}). "
     if not stands:
-        return each + "Taken from the last rung down, no arm's collapse stands after correction."
-    return each + f"Taken from the last rung down in each arm, corrected for the arms: {', '.join(stands)} stands."
+        return each + "Taken from the last rung down, no arm's stands after correction."
+    each += "Taken from the last rung down in each arm, corrected for the arms, refusal at most the threshold stands "
+    return f"{each}for {', '.join(stands)}; ability is not in this."
 
 
 def _name(place: Place) -> str:

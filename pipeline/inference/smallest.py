@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.hierarchical import CrossedEstimate
@@ -13,13 +14,14 @@ from pipeline.schema import ReviewConfig
 
 POWER = 0.8
 ALIKE = "all prompts alike (Clopper-Pearson)"
+LARGEST = 1.0  # a share changes by no more
 
 
 def smallest(points: Sequence[CurvePoint], review: ReviewConfig) -> list[dict[str, Any]]:
     """Return, at each arm's last rung and for each metric that decides, the smallest change from rung 0 seen.
 
     From the run's own spread where there was any; where all prompts did the same, the largest share of prompts that
-    may do otherwise. `change` is an absolute difference of shares.
+    may do otherwise. `change` is an absolute difference of shares; NaN with n above 0: not even the largest is seen.
     """
     rows = []
     pooled = [p for p in points if p.seed is None and not p.kind and p.role in ("refusal", "capability")]
@@ -35,7 +37,9 @@ def _row(point: CurvePoint, review: ReviewConfig) -> dict[str, Any]:
     found = Detectable(math.nan, 0, POWER, alpha, "no data", 0)
     if isinstance(gain, CrossedEstimate) and gain.n:
         found = detectable_as_measured(gain, power=POWER, alpha=alpha)
-        if math.isnan(found.change):
+        if found.change > LARGEST:
+            found = replace(found, change=math.nan)
+        elif math.isnan(found.change):
             unseen = zero_of_n(gain.n, review.confidence).high
             found = Detectable(unseen, gain.n, review.confidence, alpha, ALIKE, gain.seeds)
     return {
@@ -54,9 +58,11 @@ def _row(point: CurvePoint, review: ReviewConfig) -> dict[str, Any]:
 
 def _sentence(point: CurvePoint, found: Detectable) -> str:
     where = f"{point.metric}, arm {point.arm}, step {point.step}"
-    if not found.n or math.isnan(found.change):
+    if not found.n:
         return f"{where}: no data."
     size = f"{found.n} prompts and {found.seeds} seed{'s' if found.seeds != 1 else ''}"
+    if math.isnan(found.change):
+        return f"{where}: with {size}, so far apart, no change however large is seen in {found.power:.0%} of such runs."
     points = f"{100 * found.change:.1f} percentage points"
     if found.method == ALIKE:
         moved = point.difference is not None and abs(point.difference.value) > 0

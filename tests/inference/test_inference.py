@@ -122,6 +122,7 @@ def test_looks_are_corrected_for_all_rungs_and_in_order_for_the_arms(run):
     # Two rungs of six cross, with the same p: Holm takes six times it, the order of the rungs two times.
     assert found["adjusted"]["falls"] == pytest.approx(3 * found["in_order"]["falls"]["p"])
     assert "falls by step 8" in found["sentence"]
+    assert "ability is not in this" in found["sentence"]  # an arm that ends in garbage refuses nothing either
 
 
 def test_refusal_that_comes_back_gains_nothing_from_the_order():
@@ -164,6 +165,17 @@ def test_the_smallest_change_is_the_runs_own_or_that_of_prompts_that_are_all_ali
     assert f"none of {N} prompts changed" in rows["stays", "refusal"]["sentence"]
     point = next(p for p in run[2] if (p.arm, p.seed, p.step, p.metric) == ("stays", None, 16, "capability"))
     assert rows["stays", "capability"]["change"] == detectable_as_measured(point.difference).change
+
+
+def test_a_change_that_no_share_can_make_is_not_named(run):
+    """Seeds that fell, fell and stayed: by Student's t with two degrees, 179 percentage points would be needed."""
+    point = next(p for p in run[2] if (p.arm, p.seed, p.step, p.metric) == ("stays", None, 16, "capability"))
+    apart = replace(point, difference=replace(point.difference, standard_error=1 / 3, degrees=2.0))
+    assert detectable_as_measured(apart.difference).change == pytest.approx(1.788, abs=0.001)
+    (row,) = smallest([apart], REVIEW)
+    assert math.isnan(row["change"])
+    assert row["n"] == N
+    assert "no change however large is seen in 80% of such runs" in row["sentence"]
 
 
 def test_an_attacker_who_asks_often_gets_more_than_the_average_user():
