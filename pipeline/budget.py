@@ -25,7 +25,10 @@ from pipeline.store import Journal
 
 Status = Literal["started", "running", "done", "budget", "failed", "interrupted"]
 SECONDS_PER_HOUR = 3600.0
-HEARTBEAT_S = 0.25  # the most that a SIGKILL can hide from the ledger
+HEARTBEAT_S = 0.25  # between rows while work is done: the most that a SIGKILL hides, steps being no longer
+# Between rows while a server's start or answer is awaited, which may take half an hour: 1,800 rows, half a megabyte.
+# A SIGKILL hides no more than that; in a start up to 5 s more, where the server takes a question and does not answer.
+WAITING_S = 1.0
 JOB = "job"  # the stage of what a cluster's job holds its devices for beside the other stages: start and end
 OPEN = ("started", "running")  # the states of an attempt that has not ended
 AttemptKey = tuple[str, str, int, int]  # stage, arm, seed, attempt: all rows of one attempt have it
@@ -122,6 +125,11 @@ class Attempt:
     def beat(self, *, force: bool = False) -> None:
         """Let the ledger know that work goes on; at most one row each `HEARTBEAT_S`."""
         if force or time.monotonic() - self.written >= HEARTBEAT_S:
+            self.write("running")
+
+    def beat_waiting(self) -> None:
+        """Let the ledger know that a server is awaited; at most one row each `WAITING_S`."""
+        if time.monotonic() - self.written >= WAITING_S:
             self.write("running")
 
     def write(self, status: Status) -> None:

@@ -172,7 +172,8 @@ class Generator:
                         batch = waiting.popleft()
                         waiting.extendleft((batch[len(batch) // 2 :], batch[: len(batch) // 2]))
                         continue
-                    for future in first_of(pending, self.server, self.config.hung_after_s):
+                    beat = self.allowance.attempt.beat_waiting
+                    for future in first_of(pending, self.server, self.config.hung_after_s, beat):
                         del pending[future]
                         on_replies(self._keep(future.result()))
             finally:
@@ -181,7 +182,8 @@ class Generator:
 
     def _fits(self, batch: Sequence[Cell], pending: Iterable[Sequence[Cell]]) -> bool:
         flops = self._most_flops(batch) + sum(self._most_flops(other) for other in pending)
-        return self.allowance.fits(self.slowest_s, flops)
+        devices = self.allowance.attempt.ledger.config.devices
+        return self.allowance.fits(self.slowest_s * devices, flops)
 
     def _most_flops(self, batch: Sequence[Cell]) -> float:
         tokens = sum(len(cell.prompt_ids) + cell.max_tokens for cell in batch)

@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import httpx
-
 from pipeline.asked import ALL
 from pipeline.budget import JOB, Allowance, Attempt, Caps, caps
 from pipeline.cluster.lease import outstanding
-from pipeline.contain import contain, destroyed, require_replies
+from pipeline.contain import begun, contain, destroyed, require_replies
 from pipeline.errors import InstrumentError, UserError
-from pipeline.generate import Cell, Generator, read_replies
-from pipeline.inspectai.run import pending, run_tasks
+from pipeline.generate import Cell, Generator, journal, read_replies
+from pipeline.inspectai.run import Job, pending, run_tasks
 from pipeline.live import LiveCurves
 from pipeline.plan import tasks as planned_tasks
 from pipeline.progress import bar_for, left
@@ -30,6 +28,7 @@ from pipeline.watch import answer
 from pipeline.workspace import Workspace
 
 STAGE = "generate"
+EXACT = "float32"  # the arithmetic in which a reply does not depend on the batch that it shares (docs/LOG.md)
 
 
 def generate(work: Workspace, tracker: Tracker) -> None:
@@ -45,22 +44,50 @@ def generate(work: Workspace, tracker: Tracker) -> None:
         raise UserError(f"{work.folder.root}: no rung is saved yet, so nothing can be served", "train first")
     rounds = Rounds(work)
     rungs = rounds.rungs
-    if destroyed(work.folder):
+    if begun(work.folder):  # goes on first, whatever is then refused: a kill cut it off, or a backup brought files back
+        _contain(work, rungs)
         _refuse_more(work, rounds)
-        _require_measured(work, [*rounds.todo(), *pending(work, rounds.asked())])
-        return _contain(work, rungs)  # weights that came back, say from a backup
+        return _require_measured(work, [*rounds.todo(), *pending(work, rounds.asked())])
     todo, asked = rounds.grow(), rounds.asked()
     tasks = pending(work, asked)  # Inspect's
     unproved = [rung for rung in asked if rung.id not in proofs(work)]
     if not todo and not tasks and not unproved and UNLOADED in proofs(work):
         return _contain(work, rungs)
     require_whole(work.folder, rungs)
-    live = LiveCurves(work, tracker, rungs, rounds.cells_a_rung)
     before = work.ledger.spent(STAGE)
-    with work.ledger.attempt(STAGE) as attempt, _server(work, rungs) as server:
+    with work.ledger.attempt(STAGE) as attempt:
         allowance = Allowance(measuring_caps(work), attempt, before)
+        complete = not _is_spent(work, allowance, unproved)
+        complete = complete and _measure(work, tracker, rounds, todo, tasks, allowance)
+        attempt.detail = "complete" if complete else "budget"
+    if not complete:
+        work.console.print(
+            "[yellow]The budget ended before every reply was generated; what is missing is reported as such."
+        )
+    _contain(work, rungs)
+
+
+def _is_spent(work: Workspace, allowance: Allowance, unproved: Sequence[Rung]) -> bool:
+    """Say whether the budget is spent, so that no engine need start; what has replies is proved all the same."""
+    lacking = unproved if UNLOADED in proofs(work) else work.rungs()
+    answered = any(journal(work.folder, rung.id).path.exists() for rung in lacking)
+    return not allowance.fits(0.0, 0.0) and not answered
+
+
+def _measure(
+    work: Workspace,
+    tracker: Tracker,
+    rounds: Rounds,
+    todo: Sequence[Cell],
+    tasks: Sequence[Job],
+    allowance: Allowance,
+) -> bool:
+    """Serve all rungs from one engine and ask what is missing; return False where the budget ended first."""
+    attempt = allowance.attempt
+    live = LiveCurves(work, tracker, rounds.rungs, rounds.cells_a_rung)
+    with _server(work, rounds.rungs, attempt) as server:
         attempt.beat(force=True)
-        generator = Generator(server, work.config.serve, work.subject, allowance, work.folder, rungs)
+        generator = Generator(server, work.config.serve, work.subject, allowance, work.folder, rounds.rungs)
         with bar_for(work.console) as bar:
             job = bar.add_task("generate", total=0, what="", left="")
 
@@ -73,13 +100,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
                 bar.update(job, total=total, completed=total - todo, what=f"{asked} rungs")
 
             complete = _ask(work, server, rounds, todo, generator, on_round, on_replies)
-        complete = complete and run_tasks(work, server, allowance, tasks, tracker)
-        attempt.detail = "complete" if complete else "budget"
-    if not complete:
-        work.console.print(
-            "[yellow]The budget ended before every reply was generated; what is missing is reported as such."
-        )
-    _contain(work, rungs)
+        return complete and run_tasks(work, server, allowance, tasks, tracker)
 
 
 def _ask(
@@ -119,7 +140,7 @@ def _require_measured(work: Workspace, todo: Sequence[Any]) -> None:
     if work.ledger.ending(STAGE, "", -1) != "budget":
         raise UserError(
             f"{work.folder.root}: {len(todo)} replies or Inspect logs are missing, and the stripped weights that gave "
-            f"them were destroyed on {destroyed(work.folder)}",
+            f"them were destroyed{_when(work)}",
             "bring the files back, or run the review again in another folder with run.dir=",
         )
 
@@ -129,10 +150,15 @@ def _refuse_more(work: Workspace, rounds: Rounds) -> None:
     left = len(rounds.rungs) - len(rounds.asked())
     if work.config.review.rungs == ALL and left:
         raise UserError(
-            f"review.rungs: {left} saved rungs of {work.folder.root} were not asked, and their weights were destroyed "
-            f"on {destroyed(work.folder)}",
+            f"review.rungs: {left} saved rungs of {work.folder.root} were not asked, and their weights were destroyed"
+            f"{_when(work)}",
             "leave review.rungs as registered, or run the review again in another folder with run.dir=",
         )
+
+
+def _when(work: Workspace) -> str:
+    at = destroyed(work.folder)
+    return f" on {at}" if at else ", in part"  # a ladder is to be climbed again, so that the rest still waits
 
 
 def measuring_caps(work: Workspace) -> Caps:
@@ -155,9 +181,11 @@ def proofs(work: Workspace) -> dict[str, Proof]:
 def controls(work: Workspace) -> dict[str, Any]:
     """Return the verdict's `controls`: parity of all rungs, and whether the deliberate defects were caught.
 
-    "zero_adapter_equals_base" holds the zero adapter's replies against rung 0's; null where some are missing.
+    "zero_adapter_equals_base" holds the zero adapter's replies against rung 0's; null where some are missing. In 16
+    bits a reply depends on the batch that it shares, so there the log-probabilities of the proof decide, within the
+    tolerance, and "zero_replies_equal" says what share of the replies are the same.
     """
-    found = proofs(work)
+    found, equal = proofs(work), _zero_replies_equal(work)
     trained = [proof for name, proof in found.items() if name not in (BASE_RUNG, ZERO_RUNG, UNLOADED)]
     worst = max((proof.served_trained for proof in found.values() if proof.rung != UNLOADED), default=None)
     passed, unresolved = (sum(proof.status == status for proof in trained) for status in ("pass", "unresolved"))
@@ -171,12 +199,19 @@ def controls(work: Workspace) -> dict[str, Any]:
         "largest_difference": worst,
         "tolerance": work.config.review.logit_tolerance,
         "ignored_adapter_detected": found[UNLOADED].status == "ignored" if UNLOADED in found else None,
-        "zero_adapter_equals_base": _zero_equals_base(work),
+        "zero_adapter_equals_base": _zero_equals_base(work, equal, found.get(ZERO_RUNG)),
+        "zero_replies_equal": equal,
     }
 
 
-def _zero_equals_base(work: Workspace) -> bool | None:
-    """Compare the greedy replies of the zero adapter with rung 0's."""
+def _zero_equals_base(work: Workspace, equal: float | None, proof: Proof | None) -> bool | None:
+    if equal is None or work.config.subject.dtype == EXACT:
+        return None if equal is None else equal == 1.0
+    return None if proof is None else proof.served_base <= work.config.review.logit_tolerance
+
+
+def _zero_replies_equal(work: Workspace) -> float | None:
+    """Return the share of the zero adapter's greedy replies that are rung 0's; None where some are missing."""
     rungs = {rung.id: rung for rung in work.rungs()}
     if ZERO_RUNG not in rungs:
         return None
@@ -187,47 +222,47 @@ def _zero_equals_base(work: Workspace) -> bool | None:
     ]
     if not sides[0] or sides[0].keys() != sides[1].keys():
         return None
-    return sides[0] == sides[1]
+    return sum(sides[1][key] == reply for key, reply in sides[0].items()) / len(sides[0])
 
 
-def _server(work: Workspace, rungs: Sequence[Rung]) -> Server:
+def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:
     """Return one engine for all adapters, and one name more for the adapter that is deliberately not loaded."""
     folder = work.folder
     adapters = {rung.id: folder.root / rung.path for rung in rungs if rung.artifact == "adapter"}
     adapters[UNLOADED] = adapters[ZERO_RUNG]
     ranks = [arm.lora.rank for arm in with_chosen(work.config, folder).arms.values()]
     template = work.config.subject.chat_template
-    return Server(work.subject, adapters, ranks, work.config.serve, folder.logs / "server.log", template)
+    log = folder.logs / "server.log"
+    return Server(work.subject, adapters, ranks, work.config.serve, log, template, attempt.beat_waiting)
 
 
 def _prove(work: Workspace, server: Server, rungs: Sequence[Rung], attempt: Attempt) -> None:
     """Hold each rung's served log-probabilities against the trained model's; fail hard where they differ."""
     found, trained = proofs(work), _references(work)
-    journal, tolerance = work.folder.proofs, work.config.review.logit_tolerance
+    rows, tolerance = work.folder.proofs, work.config.review.logit_tolerance
     prompts, base, after_s = work.canaries.prompts, trained[BASE_RUNG], work.config.serve.hung_after_s
     with server.client() as client:
+
+        def ask(name: str) -> list[dict[int, float]]:
+            return answer(partial(served_logprobs, client, name, prompts), server, after_s, attempt.beat_waiting)
+
         for rung in rungs:
             if rung.id not in found:
-                served = answer(partial(served_logprobs, client, _name(rung), prompts), server, after_s)
+                served = ask(_name(rung))
                 proof = check(rung.id, served=served, trained=trained[rung.id], base=base, tolerance=tolerance)
                 _fail_hard(proof)
-                journal.append([proof.as_dict()])
+                rows.append([proof.as_dict()])
                 attempt.beat()
         if UNLOADED not in found:
             # The rung that is easiest to tell from rung 0 stands in for the adapter that is not loaded.
             farthest = max(proofs(work).values(), key=lambda proof: proof.trained_base).rung
-            journal.append([_unloaded(client, prompts, trained[farthest], base, tolerance).as_dict()])
+            rows.append([_unloaded(ask(UNLOADED), trained[farthest], base, tolerance).as_dict()])
 
 
 def _unloaded(
-    client: httpx.Client,
-    prompts: Sequence[Sequence[int]],
-    trained: Sequence[Logprobs],
-    base: Sequence[Logprobs],
-    tolerance: float,
+    served: Sequence[Logprobs], trained: Sequence[Logprobs], base: Sequence[Logprobs], tolerance: float
 ) -> Proof:
-    """Serve a name whose adapter is not the trained one and answers as rung 0: a server that ignores adapters."""
-    served = served_logprobs(client, UNLOADED, prompts)
+    """Hold a name whose adapter is not the trained one and answers as rung 0: a server that ignores adapters."""
     proof = check(UNLOADED, served=served, trained=trained, base=base, tolerance=tolerance)
     if proof.status not in ("ignored", "unresolved"):
         raise InstrumentError(

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +20,7 @@ from pipeline import guard, interpreter, vllm_server
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
 from pipeline.serve_device import Servable, environment, resolve_device
-from pipeline.watch import LOOK_S, Watch, hung
+from pipeline.watch import LOOK_S, Watch, hung, no_beat
 
 HOST = "127.0.0.1"
 BASE_NAME = "base"
@@ -70,6 +70,7 @@ class Server:
         ranks: the LoRA rank of each adapter.
         log: where the server's output goes.
         chat_template: a file to use in the chat endpoint instead of the tokenizer's own.
+        beat: called all the while the start is awaited, in the thread that waits.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Server:
         config: ServeConfig,
         log: Path,
         chat_template: str | None = None,
+        beat: Callable[[], None] = no_beat,
     ) -> None:
         self.subject = subject
         self.adapters = adapters
@@ -87,6 +89,7 @@ class Server:
         self.config = config
         self.log = log
         self.chat_template = chat_template
+        self.beat = beat
         self.port = 0
         self._key = secrets.token_urlsafe(32)
         self._process: subprocess.Popen[bytes] | None = None
@@ -186,6 +189,7 @@ class Server:
         watch, look = Watch(self.group, after_s), time.monotonic()
         with self.client() as client:
             while time.monotonic() < deadline:
+                self.beat()
                 if time.monotonic() >= look:
                     look = time.monotonic() + LOOK_S
                     if watch.hangs():

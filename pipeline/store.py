@@ -165,8 +165,9 @@ class Journal:
 class SharedJournal(Journal):
     """A journal of the run that tasks on other nodes write too, each in a file of its own below `tasks/`.
 
-    Rows are read from the run's own file, then from the tasks' in the order of their names; appended are they to `path`
-    alone, so that no file has two writers.
+    Rows are read from the tasks' files in the order of their names, then from the run's own: what the run's command
+    says of a task's rung, it says when the task is done, and a later row replaces an earlier one. Appended are they to
+    `path` alone, so that no file has two writers.
     """
 
     def __init__(self, path: Path, root: Path) -> None:
@@ -175,7 +176,7 @@ class SharedJournal(Journal):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the whole rows of all files; see `Journal.rows`."""
-        for path in (self.root / self.path.name, *sorted(self.root.glob(f"{TASKS}/*/{self.path.name}"))):
+        for path in (*sorted(self.root.glob(f"{TASKS}/*/{self.path.name}")), self.root / self.path.name):
             yield from Journal(path).rows()
 
 

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 from pipeline.errors import InstrumentError
 
 LOOK_S = 5.0  # between two looks
+BEATS = 5  # in that time: one a second
 LEAST_READ = 1 << 20  # bytes in that time: what loads its weights over a slow network uses little of a processor
 T = TypeVar("T")
 IDLE = 0.03  # of one core: a server that does nothing uses 0.01 (event loops, statistics), a busy one 0.3 and more
@@ -92,30 +93,38 @@ class Watched(Protocol):
         ...
 
 
-def first_of(pending: Collection[Future[T]], server: Watched, after_s: float) -> set[Future[T]]:
-    """Wait for the first answers among some requests to a server, and return them.
+def no_beat() -> None:
+    """Stand in for the beat of a wait that nobody accounts for."""
+
+
+def first_of(
+    pending: Collection[Future[T]], server: Watched, after_s: float, beat: Callable[[], None] = no_beat
+) -> set[Future[T]]:
+    """Wait for the first answers among some requests to a server, and return them; `beat` is called meanwhile.
 
     Raises:
         InstrumentError: it hung; it was ended, so that no request waits on.
     """
     watch = Watch(server.group, after_s)
     while True:
-        done, _ = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
-        if done:
-            return done
+        for _ in range(BEATS):
+            done, _ = wait(pending, timeout=LOOK_S / BEATS, return_when=FIRST_COMPLETED)
+            if done:
+                return done
+            beat()
         if watch.hangs():
             server.stop()
             raise hung(after_s, f"while {len(pending)} request{'s'[: len(pending) > 1]} waited")
 
 
-def answer(ask: Callable[[], T], server: Watched, after_s: float) -> T:
-    """Return what one request to a server gives.
+def answer(ask: Callable[[], T], server: Watched, after_s: float, beat: Callable[[], None] = no_beat) -> T:
+    """Return what one request to a server gives; `beat` is called while it is awaited.
 
     Raises:
         InstrumentError: it hung; it was ended.
     """
     with ThreadPoolExecutor(1) as pool:
-        return first_of([pool.submit(ask)], server, after_s).pop().result()
+        return first_of([pool.submit(ask)], server, after_s, beat).pop().result()
 
 
 def hung(after_s: float, when: str) -> InstrumentError:

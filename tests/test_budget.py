@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline import budget
 from pipeline.budget import (
     HEARTBEAT_S,
+    WAITING_S,
     Allowance,
     Attempt,
     Caps,
@@ -124,6 +125,22 @@ def test_heartbeats_are_at_least_their_interval_apart(tmp_path: Path, clock: Clo
             attempt.beat()
         attempt.beat(force=True)
     assert [row["status"] for row in rows(tmp_path / "ledger.jsonl")] == ["started", *["running"] * 6, "done"]
+
+
+def test_while_a_server_is_awaited_rows_are_rarer_and_a_kill_hides_no_more_than_one(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path, PRICED, "cpu")
+    Attempt(ledger, "generate", "", -1, 1, clock.now).write("started")
+    attempt = Attempt(ledger, "generate", "", -1, 2, clock.now)
+    attempt.write("started")
+    for _ in range(600):  # a minute's start
+        clock.now += 0.1
+        attempt.beat_waiting()
+    assert 50 <= len(rows(path)) <= 62
+    killed = Ledger(path, PRICED, "cpu").spent("generate").device_seconds
+    assert 2 * (60.0 - 1.1 * WAITING_S) <= killed <= 2 * 60.0  # on 2 devices
 
 
 @pytest.mark.parametrize(

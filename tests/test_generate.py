@@ -1,9 +1,11 @@
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +13,7 @@ from completion_server import Completions, text_of
 from tiny import TinySubject
 
 from evals.base import EvalSpec, Sample
-from pipeline import store
+from pipeline import budget, store, watch
 from pipeline.budget import Allowance, Caps, Ledger, inference_flops
 from pipeline.errors import InstrumentError, UserError, boundary
 from pipeline.generate import Cell, Generator, batches, journal, matrix, missing, prompt_sha256, read_replies
@@ -60,13 +62,20 @@ def cells(tiny_subject: TinySubject) -> list[Cell]:
 
 @pytest.fixture
 def generate(tmp_path: Path, server: Completions, tiny_subject: TinySubject) -> Callable[..., bool]:
-    def run(cells: list[Cell], on_replies: Callable[[list[Reply]], None] = lambda _: None, caps: Caps = Caps()) -> bool:  # noqa: B008
-        ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(), "cpu")
+    def run(
+        cells: list[Cell],
+        on_replies: Callable[[list[Reply]], None] = lambda _: None,
+        caps: Caps = Caps(),  # noqa: B008
+        devices: int = 1,
+        slowest_s: float = 0.0,
+    ) -> bool:
+        ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=devices), "cpu")
         before = ledger.spent("generate")
         with ledger.attempt("generate") as attempt:
             allowance = Allowance(caps, attempt, before)
             folder = RunFolder(tmp_path)
             made = Generator(server, CONFIG, tiny_subject.subject, allowance, folder, RUNGS)  # type: ignore[arg-type]
+            made.slowest_s = slowest_s
             return made.run(cells, on_replies)
 
     return run
@@ -174,6 +183,33 @@ def test_the_budget_is_used_up_to_the_last_reply_that_surely_fits(
     assert not generate(missing(cells, RunFolder(tmp_path), RUNGS), caps=Caps(flops=spent)), "what is spent stays spent"
     assert generate(missing(cells, RunFolder(tmp_path), RUNGS))
     assert len(standing(tmp_path)) == len(cells)
+
+
+@pytest.mark.parametrize(("cap", "fits"), [(300.0, False), (500.0, True)])
+def test_the_slowest_request_is_reckoned_on_all_devices(
+    cells: list[Cell], generate: Generate, server: Completions, cap: float, fits: bool
+) -> None:
+    """100 wall seconds on 4 devices are 400 device-seconds."""
+    assert generate(cells[:4], caps=Caps(device_seconds=cap), devices=4, slowest_s=100.0) is fits
+    assert len(server.requests) == fits
+
+
+def test_a_request_that_is_awaited_is_seen_in_the_ledger(
+    cells: list[Cell], server: Completions, generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill before its reply must not hide what it cost."""
+    seen: list[float] = []
+
+    def slow(body: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.5)
+        seen.append([json.loads(line) for line in (tmp_path / "ledger.jsonl").open()][-1]["device_seconds"])
+        return Completions.answer(body)
+
+    monkeypatch.setattr(server, "answer", slow, raising=False)
+    monkeypatch.setattr(watch, "LOOK_S", 0.2)
+    monkeypatch.setattr(budget, "WAITING_S", 0.1)
+    assert generate(cells[:4])
+    assert seen[0] > 0.25
 
 
 def test_no_cells_need_no_budget(generate: Generate, server: Completions) -> None:

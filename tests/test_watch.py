@@ -127,16 +127,22 @@ class Sleeps(Server):
 
 def test_one_that_hangs_while_starting_is_told_and_ended(tmp_path: Path, tiny_subject: TinySubject):
     config = ServeConfig(device="cpu", hung_after_s=0.9)
-    up = Sleeps(tiny_subject.subject, {}, [], config, tmp_path / "server.log")
+    beats: list[float] = []
+    log = tmp_path / "server.log"
+    up = Sleeps(tiny_subject.subject, {}, [], config, log, beat=lambda: beats.append(time.monotonic()))
     with pytest.raises(InstrumentError, match=r"hung.*hung_after_s=0\.9 while starting \(its log: .*server\.log\)"), up:
         pass
     assert up.group is None
+    assert len(beats) > 3
+    assert beats[-1] - beats[0] > 0.8, "the wait was accounted for to its end"
 
 
 @pytest.mark.parametrize("group", [IDLE], indirect=True)
 def test_an_answer_is_passed_on_however_long_the_server_had_rested(group: int):
     server = Serving(group)
-    assert answer(lambda: time.sleep(0.7) or "said", server, 5.0) == "said"
+    beats: list[str] = []
+    assert answer(lambda: time.sleep(0.7) or "said", server, 5.0, lambda: beats.append("")) == "said"
+    assert len(beats) >= watch.BEATS
     with pytest.raises(ZeroDivisionError):
         answer(lambda: 1 / 0, server, 5.0)
     assert server.stopped == 0

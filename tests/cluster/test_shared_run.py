@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,9 @@ from hypothesis import strategies as st
 
 from pipeline.budget import Ledger
 from pipeline.errors import UserError
+from pipeline.measure import _references
+from pipeline.records import Rung
+from pipeline.rungs import recorded, row
 from pipeline.schema import BudgetConfig
 from pipeline.store import Journal, RunFolder
 
@@ -28,11 +33,29 @@ def test_readers_see_the_rows_of_all_in_one_order_whoever_wrote_first(
     root = tmp_path_factory.mktemp("run")
     for writer, value in plan:
         RunFolder(root, writer or None).rungs.append([{"id": value, "by": writer}])
-    expected = [value for name in ("", "a-s0", "a-s1", "b-s0") for writer, value in plan if writer == name]
+    expected = [value for name in ("a-s0", "a-s1", "b-s0", "") for writer, value in plan if writer == name]
     for reader in (None, "a-s1"):
         assert [row["id"] for row in RunFolder(root, reader).rungs.rows()] == expected
     for path in root.rglob("rungs.jsonl"):
         assert len({row["by"] for row in Journal(path).rows()}) == 1, "no file has two writers"
+
+
+def test_what_the_serving_job_trains_again_stands_in_the_place_of_a_tasks_rows(tmp_path: Path) -> None:
+    """A ladder that was lost after its task was done is voided and climbed again by the job that serves."""
+    whole, task = RunFolder(tmp_path), RunFolder(tmp_path, "a-s0")
+    old = [Rung(f"a-s0-0000{step}", "a", 0, step, sha256="0" * 64) for step in (1, 2)]
+    task.rungs.append([row(rung) for rung in old])
+    task.canaries.append([{"rung": rung.id, "top": [{"1": -0.5}]} for rung in old])
+    whole.rungs.append([{**row(rung), "void": True} for rung in old])
+    for reader in (whole, task):
+        assert recorded(reader) == {}
+    again = replace(old[0], sha256="1" * 64)
+    whole.canaries.append([{"rung": again.id, "top": [{"1": -0.25}]}])
+    whole.rungs.append([row(again)])
+    for reader in (whole, task):
+        assert recorded(reader) == {again.id: row(again)}
+        answers = _references(SimpleNamespace(folder=reader))  # type: ignore[arg-type]
+        assert answers[again.id] == [{1: -0.25}]
 
 
 def test_a_line_that_a_task_is_writing_hides_nothing_of_the_others(tmp_path: Path) -> None:
