@@ -200,21 +200,36 @@ def folder_sha256(folder: Path) -> str:
 
 
 def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor, read from the safetensors headers alone.
+    """Return the shape of each tensor that transformers loads, read from the safetensors headers alone.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: a file is damaged, or one that the index names is missing.
     """
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _weight_files(folder):
         try:
             with safe_open(file, framework="np") as tensors:
                 shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+        except (SafetensorError, FileNotFoundError) as error:
             raise UserError(f"subject.path: {file} cannot be read: {error}", "copy or download it again") from None
     return shapes
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers takes the weights from: some repositories hold them a second time beside."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if index.is_file():
+        try:
+            named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return [folder / name for name in sorted(set(named))]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"subject.path: {index} cannot be read: {error}", "copy or download it again") from None
+    files = sorted(folder.glob("*.safetensors"))
+    return [file for file in files if not file.name.startswith("consolidated")] or files
 
 
 def matmul_parameters(folder: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from pipeline.subject import TINY
 from pipeline.track import Tracker
 from pipeline.workspace import Workspace
 
+_NOT_SERVED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin")
 WORTH_FREEING = 10_000_000  # parameters in main memory; for fewer a search of all objects takes too long, half a second
 
 
@@ -45,7 +47,11 @@ def train(work: Workspace, tracker: Tracker) -> None:
     Raises:
         UserError: the subject's weights are not those that the run folder's rungs were trained on.
     """
-    todo = [task for task in tasks(work.config) if _unfinished(work, task)]
+    planned = tasks(work.config)
+    todo = [task for task in planned if _unfinished(work, task)]
+    for task in planned:
+        if task not in todo:
+            _keep_adapters(work, task)  # a kill may have come before
     if not todo and _has_fixed_rungs(work):
         return
     _check_base(work)
@@ -95,6 +101,7 @@ def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> st
     """
     ended = work.ledger.ending("train", task.arm, task.seed)
     if ended is not None and not _unfinished(work, task):
+        _keep_adapters(work, task, pause)
         return ended
     _check_base(work)
     _quiet_libraries()
@@ -157,7 +164,18 @@ def _climb(
         )
         if attempt.detail == "paused":
             attempt.write("interrupted")
+    if attempt.detail != "paused":
+        _keep_adapters(work, task, pause)
     return attempt.detail
+
+
+def _keep_adapters(work: Workspace, task: Task, pause: Pause | None = None) -> None:
+    """Delete what a ladder would go on from. Not before the ledger says that it ended: after a kill it is needed."""
+    if pause and pause.parked:  # no rung: nobody measures it
+        shutil.rmtree(work.folder.root / pause.parked.path, ignore_errors=True)
+    for name in _NOT_SERVED:
+        for path in (work.folder.weights / task.arm / f"s{task.seed}").glob(f"checkpoint-*/{name}"):
+            path.unlink()
 
 
 def _rungs_of(work: Workspace, task: Task) -> list[Rung]:

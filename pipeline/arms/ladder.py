@@ -27,7 +27,9 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self.ending: Ending = "budget"
         self.start = work.last.dose if work.last else Dose()
         self.parking = False  # the checkpoint to be saved is no rung, but where a pause stops
-        self.step_seconds = 0.0  # of the steps of this attempt alone: saving and canaries are not part of the price
+        self.devices = work.allowance.attempt.ledger.config.devices
+        # Device-seconds of the steps of this attempt alone: saving and canaries are not part of the price.
+        self.step_seconds = 0.0
         self.dearest_s = 0.0
         self.dearest_flops = self._first_step_flops()
         self.began = 0.0
@@ -41,16 +43,15 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
 
     def dose(self, state: Any) -> Dose:
         """Return the dose at the trainer's present step, earlier attempts included."""
-        config = self.work.allowance.attempt.ledger.config
         tokens = int(state.num_input_tokens_seen)
-        seconds = self.start.device_seconds + self.step_seconds * config.devices
+        seconds = self.start.device_seconds + self.step_seconds
         return Dose(
             steps=state.global_step,
             examples=self._examples(state.global_step),
             tokens=tokens,
             flops=training_flops(self.work.subject.parameters, self.adapter_parameters, tokens),
             device_seconds=seconds,
-            usd=price(seconds, config),
+            usd=price(seconds, self.work.allowance.attempt.ledger.config),
         )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -59,7 +60,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Account for the step; ask for a rung where one is due, and for the end where the next step would not fit."""
-        seconds = time.monotonic() - self.began
+        seconds = (time.monotonic() - self.began) * self.devices
         self.step_seconds += seconds
         self.dearest_s = max(self.dearest_s, seconds)
         attempt = self.work.allowance.attempt
@@ -88,7 +89,10 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         """Pass the training's figures on; a loss that is no number ends the arm before its weights are saved."""
         state.log_history.clear()  # each figure is passed on here: every checkpoint would write all of them again
         if logs and "loss" in logs:
-            norm = logs.get("grad_norm", 0.0)
+            # In float16 torch scales the loss up, at first by 65,536. Where a gradient is too large for that, it leaves
+            # the step out and halves the scale: that is expected, so the loss alone tells a fault there.
+            scaled = self.work.task.config.training.precision == "float16"
+            norm = 0.0 if scaled else logs.get("grad_norm", 0.0)
             if not (math.isfinite(logs["loss"]) and math.isfinite(norm)):
                 self._end_on_nan(control)
             self.work.on_step(self.dose(state), {k: v for k, v in logs.items() if isinstance(v, int | float)})

@@ -15,28 +15,16 @@ from pipeline.errors import UserError
 from pipeline.records import Rung
 from pipeline.schema import LoraConfig, TrainingConfig
 
-_NOT_SERVED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin")
-
 
 def climb(work: Climb) -> Ending:
     """Fine-tune an adapter, saving whole checkpoints at the task's rungs; goes on from the last of `work.done`.
 
     A checkpoint holds adapter, optimiser, schedule, data order and random state, so that an interrupted task ends
-    with the same weights as an uninterrupted one (bit for bit on the CPU). When the ladder ends, only the adapters
-    are kept.
+    with the same weights as an uninterrupted one (bit for bit on the CPU). All of it is left there: whoever calls
+    records the end first.
     """
     _drop(work)
-    ended = already_ended(work.task, work.done)
-    if ended is None:
-        ended = within_memory(work, _climb)
-    if ended == "paused":
-        return ended
-    if work.pause and work.pause.parked:  # no rung: nobody measures it
-        shutil.rmtree(work.run_root / work.pause.parked.path, ignore_errors=True)
-    for checkpoint in work.folder.glob("checkpoint-*"):
-        for name in _NOT_SERVED:
-            (checkpoint / name).unlink(missing_ok=True)
-    return ended
+    return already_ended(work.task, work.done) or within_memory(work, _climb)
 
 
 def _climb(work: Climb, at_once: int) -> Ending:
@@ -109,6 +97,7 @@ def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) 
     trainer.create_model_card = _nothing
     adapted.create_or_update_model_card = _nothing
     trainer.floating_point_ops = _nothing
+    adapted.train()  # the adapter alone is: from_pretrained leaves the subject in evaluation, where nothing checkpoints
     adapted.train = partial(_train_unless_training, adapted, adapted.train)
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
     adapted.zero_grad = partial(_clear, trained)
@@ -146,7 +135,7 @@ def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
             f"arms.{work.task.arm}.training.liger: the package liger-kernel is not installed",
             "install it, or leave liger out",
         )
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(work.folder),
         seed=work.task.seed,
         data_seed=work.task.seed,
@@ -180,6 +169,13 @@ def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
         push_to_hub=False,
         remove_unused_columns=True,
     )
+    return _on_one_device(arguments)
+
+
+def _on_one_device(arguments: Any) -> Any:
+    """Let one process train on one device, its first, however many are there for serving: TRL refuses several."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _dataset(examples: Any, training: TrainingConfig) -> Any:

@@ -1,5 +1,6 @@
 """Choices for GPUs, composed from the command line and followed to where they are used; no GPU is needed."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import test_lora
 from test_config import REVIEW, told
 from tiny import TinySubject
 
-from pipeline.arms.lora import _arguments
+from pipeline.arms.lora import _arguments, _on_one_device
 from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.schema import ServeConfig
@@ -74,6 +75,8 @@ def test_what_the_template_says_of_training_reaches_trl(tiny_subject: TinySubjec
     assert arguments.packing
     assert arguments.gradient_checkpointing
     assert arguments.fsdp is True
+    arguments._n_gpu = 2  # as transformers sets it where two devices are visible
+    assert _on_one_device(arguments).n_gpu == 1
     assert arguments.fsdp_config["transformer_layer_cls_to_wrap"] == ["LlamaDecoderLayer"]
     assert training.precision == "bfloat16"
 
@@ -123,3 +126,26 @@ def test_packed_examples_do_not_see_one_another(tiny_subject: TinySubject, tiny_
             )
         assert torch.allclose(together, apart, atol=1e-4), attention
     tiny_model.set_attn_implementation("sdpa")
+
+
+def test_every_module_trains_from_the_first_step_and_checkpoints_where_asked(
+    tiny_subject: TinySubject, tiny_model: Any, tmp_path: Path
+) -> None:
+    """The subject as a Slurm task or a resumed run has it: loaded in evaluation mode, asked no canary before."""
+    import torch
+
+    training = replace(test_lora.TRAINING, schedule="constant", max_steps=1, gradient_checkpointing=True)
+    run = test_lora.Run(tmp_path, tiny_subject, copy.deepcopy(tiny_model).eval(), training)
+    modes: list[set[bool]] = []
+    passes: list[int] = []
+
+    def note(*_: Any) -> None:
+        if torch.is_grad_enabled():  # the canaries are asked without gradients
+            modes.append({module.training for module in run.model.modules()})
+
+    run.model.model.register_forward_pre_hook(note)
+    attention = run.model.model.layers[0].self_attn
+    attention.register_forward_pre_hook(lambda *_: passes.append(1) if attention.training else None)
+    assert run.climb() == "max_steps"
+    assert modes == [{True}]
+    assert len(passes) == 2, "forward, and again in the backward pass"

@@ -1,0 +1,90 @@
+"""The ladder's callback alone: no model, no trainer."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.arms.base import Climb, Example, Task
+from pipeline.arms.ladder import LadderCallback
+from pipeline.budget import Allowance, Caps, Ledger, Spent
+from pipeline.schema import ArmConfig, BudgetConfig, TrainingConfig
+
+
+class Finite:
+    """Stands in for the canaries."""
+
+    @staticmethod
+    def reference(_: Any) -> list[dict[int, float]]:
+        return [{0: 0.0}]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that a test moves on."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def callback(tmp_path: Any, *, devices: int = 1, caps: Caps | None = None, precision: str = "float32") -> Any:
+    ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=devices), "cpu")
+    attempt = ledger.attempt("train", "a", 0).__enter__()
+    training = TrainingConfig(max_steps=8, batch_size=1, precision=precision)
+    subject: Any = SimpleNamespace(parameters=0)
+    work = Climb(
+        task=Task("a", 0, ArmConfig(threat="none", mix={"t": 1.0}, training=training), (8,)),
+        subject=subject,
+        base_sha256="",
+        model=None,
+        device="cpu",
+        examples=[Example((1,), (2,))],
+        allowance=Allowance(caps or Caps(), attempt, Spent()),
+        folder=tmp_path,
+        run_root=tmp_path,
+        canaries=Finite(),  # type: ignore[arg-type]
+        done=[],
+        emit=lambda *_: None,
+    )
+    return LadderCallback(work, SimpleNamespace(parameters=list))
+
+
+def control() -> Any:
+    return SimpleNamespace(should_save=False, should_training_stop=False)
+
+
+def state(step: int = 1) -> Any:
+    return SimpleNamespace(global_step=step, num_input_tokens_seen=2 * step, log_history=[])
+
+
+@pytest.mark.parametrize(("devices", "cap", "stops"), [(1, 25.0, False), (4, 79.0, True), (4, 81.0, False)])
+def test_the_next_step_must_fit_in_device_seconds(
+    devices: int, cap: float, stops: bool, tmp_path: Any, clock: list[float]
+) -> None:
+    climbing = callback(tmp_path, devices=devices, caps=Caps(device_seconds=cap))
+    told = control()
+    climbing.on_step_begin(None, state(), told)
+    clock[0] += 10.0  # another step of this length would end at 20 s on each device
+    climbing.on_step_end(None, state(), told)
+    assert climbing.dose(state()).device_seconds == 10.0 * devices
+    assert told.should_training_stop is stops
+
+
+@pytest.mark.parametrize(
+    ("precision", "loss", "norm", "ends"),
+    [
+        ("float32", 1.0, 2.0, False),
+        ("float32", 1.0, math.inf, True),
+        ("bfloat16", 1.0, math.nan, True),
+        ("float16", 1.0, math.inf, False),  # the scale of the loss was too large: the step was skipped
+        ("float16", 1.0, math.nan, False),
+        ("float16", math.nan, 2.0, True),
+    ],
+)
+def test_what_ends_a_ladder_as_no_number(precision: str, loss: float, norm: float, ends: bool, tmp_path: Any) -> None:
+    climbing = callback(tmp_path, precision=precision)
+    told = control()
+    climbing.on_log(None, state(), told, logs={"loss": loss, "grad_norm": norm})
+    assert told.should_training_stop is ends
+    assert (climbing.ending == "nan_loss") is ends
