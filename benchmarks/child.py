@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -17,6 +18,13 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).parents[1]
 # Environment of a child that runs vLLM: no network, no usage statistics.
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+
+# A reason has at most these; vLLM's processes begin each line of their own with "(NAME pid=1) ERROR … [file.py:1] ".
+MOST_LINES: Final = 40
+MOST_CHARACTERS: Final = 4000
+FAULT: Final = re.compile(r"\bERROR\b|Traceback")
+FRAME: Final = re.compile(r"(?:^|[\])] )(?:  File \"|    )")
+CAUSE: Final = re.compile(r"(?:^|[\])] )[\w.]*(?:Error|Exception)\b")
 
 
 class Child:
@@ -32,7 +40,7 @@ class Child:
         """Start the process and wait until it says that it is up.
 
         Raises:
-            RuntimeError: it ended; the end of its log is in the message.
+            RuntimeError: it ended; the reason in its log is in the message.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         job, self._log_path = self.root / "job.json", self.root / "engine.log"
@@ -71,7 +79,7 @@ class Child:
         """Send one JSON value; return the object that comes back.
 
         Raises:
-            RuntimeError: the process ended; the end of its log is in the message.
+            RuntimeError: the process ended; the reason in its log is in the message.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(question) + "\n")
@@ -82,10 +90,33 @@ class Child:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            log = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-            raise RuntimeError("the engine ended; its log ends: " + " / ".join(log[-3:]))
+            log = self._log_path.read_text(encoding="utf-8", errors="replace")
+            raise RuntimeError(f"the engine ended: {reason_in(log)}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def reason_in(log: str) -> str:
+    """Return why a process ended, by its log: the first exception, then what was said from the first error on.
+
+    vLLM's engine fails in a process of its own and says why; only then do those that wait for it fail, each with a
+    longer traceback, and the last lines name no cause. Frames are left out.
+    """
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
+    if not lines:
+        return "nothing was logged"
+    first = next((number for number, line in enumerate(lines) if FAULT.search(line)), max(0, len(lines) - MOST_LINES))
+    told = [line for line in lines[first:] if not FRAME.search(line)] or lines[-1:]
+    cause = next((line for line in told if CAUSE.search(line)), told[-1])
+    return f"{cause[:300]}\n{shortened(told)}"
+
+
+def shortened(lines: Sequence[str]) -> str:
+    """Return the lines as one text; of too much the middle is left out."""
+    half = MOST_LINES // 2
+    kept = "\n".join(lines if len(lines) <= MOST_LINES else [*lines[:half], "…", *lines[-half:]])
+    half = MOST_CHARACTERS // 2 - 1
+    return kept if len(kept) <= MOST_CHARACTERS else f"{kept[:half]}…{kept[-half:]}"
 
 
 def answer_lines(start: Callable[[Mapping[str, Any]], Callable[[Any], Mapping[str, Any]]]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from benchmarks.child import reason_in, shortened
 from benchmarks.gpu_parts import device, serving, training, ways, whole
 from benchmarks.gpu_parts.call import TIME_IS_UP, Call
 from benchmarks.gpu_parts.models import SHAPES
@@ -84,6 +85,7 @@ def run(call: Call, parts: Iterable[str], path: Path) -> Iterator[Figure]:
     for figure in device.measure(call.device, short=call.short):
         found[figure.wanted.id] = keep(figure)
         yield found[figure.wanted.id]
+    device.free(call.device)  # (f) counts what is free on the device, and torch keeps the copy's 8 GiB for itself
     call = replace(call, ceilings=device.ceilings(found))
     for part in parts:
         for want, measure in PARTS[part](call):
@@ -95,14 +97,27 @@ def attempted(call: Call, want: Wanted, measure: Callable[[], Figure]) -> Figure
     """Return the figure, or why there is none: one that fails takes no other with it."""
     if call.time_is_up():
         return Figure(want, why=TIME_IS_UP)
+    began = time.time()
     try:
         return measure()
     except (Exception, SystemExit) as error:  # whatever a library raises: the reason is the figure then
         traceback.print_exc()
-        first = next(iter(str(error).splitlines()), "")
-        return Figure(want, why=f"{type(error).__name__}: {first}"[:300].replace("|", "/"))
+        lines = str(error).splitlines()
+        why = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300].replace("|", "/")
+        return Figure(want, why=why, raw={"error": shortened(lines), **logged(call.root, began)})
     finally:
         device.free(call.device)
+
+
+def logged(root: Path, began: float) -> dict[str, str]:
+    """Return the reason in the newest log written since then, and print it: the logs are deleted with the call."""
+    times = {path: path.stat().st_mtime for path in root.rglob("*.log")}
+    newest = max(times, key=times.__getitem__, default=None)
+    if newest is None or times[newest] < began - 1:  # a file's clock is coarser
+        return {}
+    reason = reason_in(newest.read_text(encoding="utf-8", errors="replace"))
+    print(f"{newest}:\n{reason}", file=sys.stderr)
+    return {"log": reason}
 
 
 def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:

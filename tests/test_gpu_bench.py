@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -25,6 +26,7 @@ from benchmarks.gpu_parts.training import MIXED, PACKED, WAYS, Way
 from benchmarks.shapes import QWEN_7B
 from pipeline.budget import training_flops
 
+INSTRUCTIONS = (Path(gpu.__file__).parent / "GPU.md").read_text(encoding="utf-8")
 ABOUT = {"device": "A device", "versions": {"torch": "2"}, "date": "2026-11-21", "short": False}
 WANT = Wanted("a", "one", "one figure", "tokens/s", "MFU", ">= 0.45")
 OTHER = Wanted("b", "two", "another figure", "s")
@@ -239,10 +241,22 @@ def test_what_is_not_installed_is_not_measured(call: Call) -> None:
         assert "Error" in figure.why
 
 
+def test_the_products_own_way_and_the_targets_are_measured_first() -> None:
+    assert WAYS[0] == Way("holdfast", checkpointing=True), "conf/experiment/release_review.yaml"
+    assert {way.key for way in WAYS[1:3]} == {key for _, _, key in training.TARGETS}
+
+
+def test_the_plan_leaves_a_sixth_of_the_loan_to_starts_and_transfers() -> None:
+    rows = re.findall(r"^\| (\d) \|.*\| (\d+) \|$", INSTRUCTIONS, re.MULTILINE)
+    minutes = [int(minutes) for _, minutes in rows]
+    assert len(rows) >= 5
+    assert sum(minutes) <= 25
+    assert max(minutes) < 10
+
+
 def test_the_commands_of_the_instructions_are_the_scripts() -> None:
-    text = (Path(gpu.__file__).parent / "GPU.md").read_text(encoding="utf-8")
     begin = "    python3 -m benchmarks.gpu "
-    commands = [line.removeprefix(begin) for line in text.splitlines() if line.startswith(begin)]
+    commands = [line.removeprefix(begin) for line in INSTRUCTIONS.splitlines() if line.startswith(begin)]
     assert len(commands) >= 5
     parts = set()
     for command in commands:

@@ -52,6 +52,11 @@ def test_a_rate_is_tokens_a_second_against_the_bare_base() -> None:
     assert figure.raw["seconds"] == [2.0] * serving.REPEATS
 
 
+def test_the_target_is_measured_right_after_its_base_and_before_all_else() -> None:
+    wants = [want.key for want in serving.wanted_mixes(["7B"])]
+    assert wants == ["7B-bare", "7B-32-16", "7B-32-0", "7B-32-4", "7B-32-1", "7B-32-32"]
+
+
 def test_an_engine_that_ignores_its_adapters_is_caught() -> None:
     engine: Any = Answers(lambda request: "the base")
     with pytest.raises(RuntimeError, match="2 adapters gave 1 different replies"):
@@ -132,6 +137,8 @@ def test_stages_are_read_from_the_ledger_and_add_up_to_the_whole() -> None:
     }
     assert seconds["whole"] == 80.0 == sum(seconds[name] for name in whole.STAGES)
     assert seconds["overhead"] == 40.0
+    replied = whole.stages(rows, 4.0, 84.0, 77.0)
+    assert (replied["generate"], replied["after"]) == (17.0, 7.0), "the server's end is no reply"
     with pytest.raises(RuntimeError, match="no whole run"):
         whole.stages(rows[:3], 4.0, 84.0)
 

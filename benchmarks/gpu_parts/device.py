@@ -45,11 +45,16 @@ def synchronise(device: str) -> None:
 
 
 def free(device: str) -> None:
-    """Give back the memory of what is no longer used."""
+    """Give back the memory of what is no longer used.
+
+    The trainer freezes what is alive (`prepare_process`), and a frozen model in a cycle of references, which TRL makes
+    of it, would stay on the device beside the next one.
+    """
     import gc
 
     import torch
 
+    gc.unfreeze()
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

@@ -42,7 +42,7 @@ class Engine:
         """Start the engine and wait until it is up.
 
         Raises:
-            RuntimeError: it ended; the end of its log is in the message.
+            RuntimeError: it ended; the reason in its log is in the message.
         """
         began = time.perf_counter()
         adapters = {name: str(path) for name, path in self.adapters.items()}

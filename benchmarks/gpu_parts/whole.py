@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.child import reason_in, shortened
 from benchmarks.gpu_parts.call import Call, Once, scratch
 from benchmarks.gpu_parts.models import SUBJECT_50M, TINY, save_subject
 from benchmarks.gpu_parts.record import Figure, Wanted
@@ -25,7 +26,7 @@ STAGES: Final = {
     "between": "idle: between training and the engine's start",
     "start": "start-up: the engine",
     "generate": "proofs and replies",
-    "after": "idle: containment, scoring, analysis, report",
+    "after": "idle: the engine's end, containment, scoring, analysis, report",
 }
 OVERHEAD: Final = ("before", "between", "start", "after")  # the device waits
 TARGET: Final = "< 0.25"
@@ -66,11 +67,18 @@ def timed(call: Call) -> dict[str, float]:
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     ended = time.time()
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        told = next((line for line in lines if line.startswith("holdfast:")), lines[-1] if lines else "")
-        raise RuntimeError(f"the pipeline ended with {done.returncode}: {told}")
-    rows = [json.loads(line) for line in (root / "run" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
-    return stages(rows, began, ended)
+        raise RuntimeError(f"the pipeline ended with {done.returncode}: {told_by(done.stderr)}")
+    run = root / "run"
+    rows = [json.loads(line) for line in (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
+    replied = max((path.stat().st_mtime for path in (run / "replies").glob("*.jsonl")), default=None)
+    return stages(rows, began, ended, replied)
+
+
+def told_by(stderr: str) -> str:
+    """Return what the pipeline said of its end: its own message, all lines of it, else the reason in its output."""
+    lines = stderr.splitlines()
+    first = next((number for number, line in enumerate(lines) if line.startswith("holdfast:")), None)
+    return reason_in(stderr) if first is None else shortened(lines[first:])
 
 
 def overrides(call: Call, root: Path) -> list[str]:
@@ -118,21 +126,25 @@ def write_texts(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def stages(rows: Sequence[Mapping[str, Any]], began: float, ended: float) -> dict[str, float]:
+def stages(
+    rows: Sequence[Mapping[str, Any]], began: float, ended: float, replied: float | None = None
+) -> dict[str, float]:
     """Return the seconds of each stage from the ledger's rows and the wall clock around the command (time.time()).
 
-    The generate attempt writes `started` before the engine is started and its next row as soon as the engine is up.
+    The generate attempt writes `started` before the engine is started, its next row as soon as the engine is up, and
+    its last one after the server has ended: `replied` is when the last reply was written, None: not known.
     """
     train = [row["at"] for row in rows if row["stage"] == "train"]
     generate = [row["at"] for row in rows if row["stage"] == "generate"]
     if not train or len(generate) < 2:
         raise RuntimeError("the ledger has no whole run in it: nothing was measured")
+    last = generate[-1] if replied is None else min(replied, generate[-1])
     seconds = {
         "before": train[0] - began,
         "train": train[-1] - train[0],
         "between": generate[0] - train[-1],
         "start": generate[1] - generate[0],
-        "generate": generate[-1] - generate[1],
-        "after": ended - generate[-1],
+        "generate": last - generate[1],
+        "after": ended - last,
     }
     return {**seconds, "whole": ended - began, "overhead": sum(seconds[stage] for stage in OVERHEAD)}
