@@ -51,6 +51,19 @@ def resolve_device(wanted: str) -> str:
     return "cuda" if there else "cpu"
 
 
+def require_dtype(dtype: str, device: str) -> None:
+    """Make sure, before anything is trained, that adapters of this precision can be served on the device.
+
+    Raises:
+        UserError: vLLM's LoRA kernels for CUDA take 16 bits alone (an assertion in vllm/lora/ops/triton_ops).
+    """
+    if device == "cuda" and dtype == "float32":
+        raise UserError(
+            "subject.dtype: float32 cannot be served with adapters on a CUDA device: vLLM's LoRA kernels take 16 bits",
+            "set subject.dtype=bfloat16 and review.logit_tolerance=0.25, or serve.device=cpu",
+        )
+
+
 def _cuda() -> bool:
     """Say whether torch can use a CUDA device; a build for CPUs is known by its version, without importing it."""
     if version("torch").endswith("+cpu"):

@@ -29,6 +29,7 @@ from pipeline.rungs import ZERO_RUNG, base_rung, row
 from pipeline.schema import LoraConfig
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
+from pipeline.serve_device import require_dtype
 from pipeline.standing import is_lost, standing, unanswered
 from pipeline.store import canonical, file_sha256, require_room
 from pipeline.subject import TINY
@@ -45,7 +46,8 @@ def train(work: Workspace, tracker: Tracker) -> None:
     What is done is skipped.
 
     Raises:
-        UserError: the subject's weights are not those that the run folder's rungs were trained on.
+        UserError: the subject's weights are not those that the run folder's rungs were trained on, or could not be
+            served.
     """
     planned = tasks(work.config)
     todo = [task for task in planned if _unfinished(work, task)]
@@ -237,6 +239,7 @@ def _record(work: Workspace, rung: Rung, model: Any) -> None:
 
 
 def _check_base(work: Workspace) -> None:
+    require_dtype(work.config.subject.dtype, work.device)
     for values in work.folder.rungs.rows():
         if values["base_sha256"] != work.subject.sha256:
             raise UserError(

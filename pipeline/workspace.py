@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,11 +13,13 @@ from pipeline import contamination
 from pipeline.asked import asked_of, rule_of
 from pipeline.benchmarks import make_eval, read_samples
 from pipeline.budget import Ledger
+from pipeline.canaries import Canary, choose
 from pipeline.data import Row, read_table, table_sha256
 from pipeline.errors import UserError
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.inspectai.task import InspectTask, inspect_tasks
 from pipeline.judging import make_judge
+from pipeline.limits import check_limits
 from pipeline.plan import VERSION, JudgeFacts, SubjectFacts, TableFacts, make_plan, mean_tokens
 from pipeline.proof import Canaries
 from pipeline.protocol import registered_protocol
@@ -33,8 +34,6 @@ from pipeline.serve_device import resolve_device
 from pipeline.store import RunFolder, read_json, task_folder, write_atomic, write_json
 from pipeline.subject import ORGANISM, Subject, data_folder, identity, open_subject
 from pipeline.variants import Way, base_name, expand
-
-GOLDEN = (5**0.5 - 1) / 2
 
 
 class Workspace:
@@ -105,14 +104,8 @@ class Workspace:
 
     @cached_property
     def canaries(self) -> Canaries:
-        """The canaries: the first examples of each training table in turn, none measured, each cut within its reply.
-
-        The cuts are spread over the reply (golden-ratio sequence): where every reply begins alike, as reasoning does,
-        the first token tells nothing of an adapter.
-        """
-        turns = zip_longest(*self.tables.values())
-        rows = [row for turn in turns for row in turn if row is not None][: self.config.review.canaries]
-        return Canaries(tuple(self._canary(row, (place * GOLDEN) % 1.0) for place, row in enumerate(rows)))
+        """What is asked of each rung so that it proves itself; see `pipeline.canaries`."""
+        return Canaries(tuple(canary.ids for canary in self._canaries))
 
     @cached_property
     def plan(self) -> dict[str, Any]:
@@ -126,6 +119,8 @@ class Workspace:
         panel = [_judge_facts(name, self.config.panel[name], judge) for name, judge in self.panel.items()]
         search = {name: self._search_facts(name, dev) for name, dev in self.dev.items()}
         made = make_plan(self.config, facts, tables, evals, judge, panel, search)
+        if not self._folder(made["run_sha256"]).plan.exists():  # else it is paid for, and its vLLM took what there is
+            check_limits(self.config, subject, self.tables, self.specs, self._canaries)
         return made | {"contamination": self._contamination()}
 
     @cached_property
@@ -145,7 +140,10 @@ class Workspace:
     @cached_property
     def folder(self) -> RunFolder:
         """The run folder that belongs to what can change a reply."""
-        run, sha = self.config.run, self.plan["run_sha256"]
+        return self._folder(self.plan["run_sha256"])
+
+    def _folder(self, sha: str) -> RunFolder:
+        run = self.config.run
         root = Path(run.dir) if run.dir else Path(run.root) / f"{self.config.name}-{sha[:8]}"
         task = self.config.cluster.task
         return RunFolder(root.expanduser().absolute(), task_folder(task) if task else None)
@@ -262,10 +260,9 @@ class Workspace:
             raise UserError(f"{path}: only the built-in organism has such data", "name a file, e.g. data=files")
         return str(folder / path.removeprefix(ORGANISM))
 
-    def _canary(self, row: Row, share: float) -> tuple[int, ...]:
-        """Return the tokens of a prompt and the first `share` of its reply."""
-        reply = self.subject.completion_ids(row.prompt, row.response, row.system) if row.response else []
-        return (*self.subject.prompt_ids(row.prompt, row.system), *reply[: int(share * len(reply))])
+    @cached_property
+    def _canaries(self) -> list[Canary]:
+        return choose(self.subject, self.tables, self.config.review.canaries)
 
     def _facts(self, rows: list[Row]) -> TableFacts:
         some = rows[:200]  # enough for a mean

@@ -12,11 +12,13 @@ from pipeline.errors import UserError
 from pipeline.subject import Subject
 
 
-def shares(mix: Mapping[str, float], examples: int | None, available: Mapping[str, int]) -> dict[str, int]:
+def shares(
+    mix: Mapping[str, float], examples: int | None, available: Mapping[str, int], arm: str = "NAME"
+) -> dict[str, int]:
     """Return how many examples each table gives.
 
     With `examples` null, as many as the tables allow at these shares. Rounding gives what is over to the largest
-    remainders, so the counts add up.
+    remainders, so the counts add up. `arm` is the arm's name, for the error.
 
     Raises:
         UserError: a table holds fewer rows than its share asks for.
@@ -32,7 +34,7 @@ def shares(mix: Mapping[str, float], examples: int | None, available: Mapping[st
         if count > available[name]:
             raise UserError(
                 f"data.{name}: {count} examples are asked for, but the table holds {available[name]}",
-                "lower the arm's `examples`, or add rows",
+                f"lower arms.{arm}.examples, or add rows",
             )
     return counts
 
@@ -44,7 +46,7 @@ def draw(task: Task, subject: Subject, tables: Mapping[str, Sequence[Row]]) -> l
         UserError: a table has no replies to train on, or too few rows.
     """
     mix = task.config.mix
-    counts = shares(mix, task.config.examples, {name: len(tables[name]) for name in mix})
+    counts = shares(mix, task.config.examples, {name: len(tables[name]) for name in mix}, task.arm)
     chance = random.Random(f"{task.arm}/{task.seed}")
     rows = [row for name in sorted(counts) for row in chance.sample(list(tables[name]), counts[name])]
     chance.shuffle(rows)

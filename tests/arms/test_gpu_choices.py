@@ -1,6 +1,7 @@
 """Choices for GPUs, composed from the command line and followed to where they are used; no GPU is needed."""
 
 import copy
+import io
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import test_lora
+from finished_run import words
+from rich.console import Console
 from test_config import REVIEW, told
 from tiny import TinySubject
 
@@ -16,7 +19,11 @@ from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.schema import ServeConfig
 from pipeline.serve import Server
+from pipeline.serve_device import require_dtype
 from pipeline.subject import open_subject
+from pipeline.track import NullTracker
+from pipeline.train import train
+from pipeline.workspace import Workspace
 
 
 def command(config: ServeConfig, adapters: int = 24) -> list[str]:
@@ -51,6 +58,22 @@ def test_what_the_template_says_of_serving_reaches_vllm() -> None:
     }
     assert {flag: after(words, flag) for flag in wanted} == wanted
     assert "--enforce-eager" not in words
+
+
+def test_a_precision_that_no_lora_kernel_serves_is_told_before_training() -> None:
+    with pytest.raises(UserError, match=r"subject\.dtype: float32 cannot be served with adapters on a CUDA device"):
+        require_dtype("float32", "cuda")
+    require_dtype("bfloat16", "cuda")
+    require_dtype("float32", "cpu")
+
+
+def test_a_subject_is_not_trained_where_it_could_not_be_served(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Workspace(load(words(tmp_path, tiny_folder)), Console(file=io.StringIO()))
+    monkeypatch.setitem(work.__dict__, "device", "cuda")
+    with pytest.raises(UserError, match="cannot be served"):
+        train(work, NullTracker())
 
 
 def test_what_is_not_chosen_is_left_to_vllm() -> None:

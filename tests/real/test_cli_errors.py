@@ -57,6 +57,7 @@ def files(tmp_path: Path, tiny_subject: Any) -> list[str]:
         "arms.compliance.training.max_steps=1",
         "seeds=[0]",
         "eval=[refusal_file,capability_file]",
+        "serve.max_model_len=1024",
         f"evals.refusal.table.path={tmp_path / 'ask.jsonl'}",
         f"evals.capability.table.path={tmp_path / 'able.jsonl'}",
         *("review.owner=us", "review.reviewer=them", "review.purpose=tests"),
