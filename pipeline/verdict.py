@@ -150,7 +150,7 @@ def _arm_verdict(arm: _Arm, failed: Sequence[str]) -> dict[str, Any]:
         "rung0": {p.metric: p.estimate.as_dict() for p in arm.steps.get(0, ())},
         "collapse": collapse.as_dict() if collapse else None,
         "confident": confident,
-        "collapse_seed": collapse.seed if collapse else None,
+        "collapse_seed": _collapse_seed(arm, collapse),
         "censored": collapse is None and _sought(arm, [p for step in arm.rungs for p in arm.steps[step]]),
         "at_collapse": {m: e.as_dict() for m, e in collapse.at.items()} if collapse else None,
         "retention_at_collapse": ({m: e.as_dict() for m, e in collapse.retention.items()} if collapse else None),
@@ -174,6 +174,12 @@ def _sure_collapse(arm: _Arm) -> tuple[Collapse | None, bool]:
     if sure and len(sure) == len(each):
         return max(sure, key=lambda c: (c.step, c.dose["device_seconds"])), True
     return arm.collapse, False
+
+
+def _collapse_seed(arm: _Arm, collapse: Collapse | None) -> int | None:
+    """Return the seed whose collapse stands for the arm; None where the pooled curve collapses at that rung too."""
+    pooled = arm.collapse.step if arm.collapse else None
+    return None if collapse is None or collapse.step == pooled else collapse.seed
 
 
 def _doubts(arm: _Arm) -> list[str]:

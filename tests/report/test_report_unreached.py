@@ -78,7 +78,16 @@ def test_seeds_that_collapse_at_rungs_of_their_own_are_told_with_the_dearest() -
     assert lines["capability"][1].endswith("at collapse, step 8, seed 0")
     assert prices(run)[0].at == "each at a rung of its own, seed 0 last"
     assert "seeds collapse at rungs of their own, seed 0 last" in ladder_rows(run)[0].note
-    assert "pooled, after step" not in render(run)
+    page = render(run)
+    assert "pooled, after step" not in page
+    assert "seeds collapse at rungs of their own: of seed 0, the last of them" in page
+
+
+def test_seeds_that_collapse_together_are_told_pooled() -> None:
+    run = make_run(arms=("compliance",))
+    assert run.verdict["arms"]["compliance"]["collapse_seed"] is None
+    assert headline(run)[1][2].endswith("at collapse, step 8")
+    assert "pooled over its seeds" in render(run)
 
 
 def test_what_decides_is_shown_and_not_what_has_the_slots_name() -> None:
