@@ -22,6 +22,8 @@ def cluster_faults(raw: DictConfig) -> Iterator[str]:
     if cluster.get("kind", "local") not in KINDS:
         yield f"cluster.kind: {cluster.kind!r} is unknown; use one of {', '.join(KINDS)}"
     job, task = cluster.get("job"), cluster.get("task")
+    if cluster.get("kind") == "slurm" and job is None:
+        yield from _submission_faults(raw)
     if job not in (None, *JOBS):
         yield f"cluster.job: {job!r} is unknown; use one of {', '.join(JOBS)}"
     if (job == "train") != (task is not None):
@@ -32,6 +34,14 @@ def cluster_faults(raw: DictConfig) -> Iterator[str]:
     for key, least in (("at_once", 1), ("signal_s", 1), ("max_requeues", 0)):
         if slurm.get(key) is not None and slurm[key] < least:
             yield f"cluster.slurm.{key}: {slurm[key]} must be {least} or more"
+
+
+def _submission_faults(raw: DictConfig) -> Iterator[str]:
+    # The command ends when the jobs are submitted: with 0, which the gate's reader takes for `holds`.
+    if raw.review.get("gate"):
+        yield "review.gate: what submits has no verdict; gate the finished run: stages=[analyse,report] cluster=local"
+    if "publish" in raw.stages:
+        yield "stages: no job publishes; give stages=[publish] cluster=local when the review is done"
 
 
 def _tasks(raw: DictConfig) -> list[str]:

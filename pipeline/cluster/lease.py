@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pipeline.budget import JOB, Caps, Ledger, Spent
 from pipeline.errors import UserError
-from pipeline.store import TASKS, RunFolder, read_json, write_json
+from pipeline.store import TASKS, Journal, RunFolder, read_json, write_json
 
 LEASE: Final = "lease.json"
 
@@ -72,11 +72,14 @@ def outstanding(folder: RunFolder, ledger: Ledger) -> Spent:
     A cap that the budget does not have is never outstanding.
     """
     total = Spent(usd=0.0)
+    # Trained by the run's own process to the end, its array being cancelled: nobody will give that lease back.
+    rows = Journal(folder.root / folder.ledger.name).rows()
+    here = {(row["arm"], row["seed"]) for row in rows if row["stage"] == "train" and row["status"] == "done"}
     for path in sorted(folder.root.glob(f"{TASKS}/*/{LEASE}")):
         lease = read_json(path)
-        if lease["returned"] is not None:
-            continue
         arm, _, seed = lease["task"].rpartition("/")
+        if lease["returned"] is not None or (arm, int(seed)) in here:
+            continue
         left = _left(_caps(lease["limits"]), used(ledger, arm, int(seed)))
         known = {key: 0.0 if math.isinf(value) else value for key, value in asdict(left).items()}
         total += Spent(known["device_seconds"], known["flops"], 0, known["usd"])

@@ -58,9 +58,13 @@ def submit(work: Workspace) -> None:
         lease.cut(own, name(task), training_caps(work.config, task))
     slurm.cancel(before.waiting)  # they would start before what is submitted now has ended
     folder.jobs.parent.mkdir(exist_ok=True)
-    made = _submit_all(work, [name(task) for task in todo], sorted({job.split("_")[0] for job in before.training}))
-    write_json(folder.jobs, [*before.rows, made])
-    _tell(work, made)
+    made: dict[str, Any] = {"at": now(), "jobs": {}, "tasks": [name(task) for task in todo]}
+    try:
+        _submit_all(work, made, sorted({job.split("_")[0] for job in before.training}))
+    finally:  # Slurm may refuse a later one: what it took is in its queue, and the next command must know
+        if made["jobs"]:
+            write_json(folder.jobs, [*before.rows, made])
+    _tell(work, made, before.waiting)
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,10 @@ def _left(work: Workspace, training: dict[str, str]) -> list[Any]:
     ]
 
 
-def _submit_all(work: Workspace, todo: list[str], arrays: list[str]) -> dict[str, Any]:
-    """Submit array, measuring and report, each where it is asked for; return the record of it."""
+def _submit_all(work: Workspace, made: dict[str, Any], arrays: list[str]) -> None:
+    """Submit array, measuring and report, each where it is asked for, and record each in `made`."""
     config, stages = work.config.cluster.slurm, work.config.stages
-    jobs: dict[str, str] = {}
+    todo, jobs = made["tasks"], made["jobs"]
     if todo:
         at_once = f"%{config.at_once}" if config.at_once else ""
         jobs["train"] = _job(work, "train", config.train, [f"--array=0-{len(todo) - 1}{at_once}"], ["train"], todo)
@@ -108,9 +112,10 @@ def _submit_all(work: Workspace, todo: list[str], arrays: list[str]) -> dict[str
         jobs["serve"] = _job(work, "serve", config.serve, depends, asked)
     rest = [stage for stage in LATER if stage in stages and not (stage == "score" and "serve" in jobs)]
     if rest:
-        depends = [f"--dependency=afterok:{jobs['serve']}"] if "serve" in jobs else []
+        depends = [f"--dependency=afterany:{':'.join(after)}"] if after else []
+        if "serve" in jobs:
+            depends = [f"--dependency=afterok:{jobs['serve']}"]
         jobs["report"] = _job(work, "report", config.report, depends, rest)
-    return {"at": now(), "jobs": jobs, "tasks": todo}
 
 
 def _job(
@@ -155,7 +160,7 @@ def asked_for(config: SlurmConfig, job: JobConfig) -> list[str]:
     return [*fixed, *(f"--{key}={value}" for key, value in wanted.items() if value is not None)]
 
 
-def _tell(work: Workspace, made: dict[str, Any]) -> None:
+def _tell(work: Workspace, made: dict[str, Any], cancelled: Sequence[str]) -> None:
     root, jobs = work.folder.root, made["jobs"]
     what = {
         "train": f"{len(made['tasks'])} tasks: {', '.join(made['tasks'])}",
@@ -165,6 +170,8 @@ def _tell(work: Workspace, made: dict[str, Any]) -> None:
     if not jobs:
         work.console.print("Nothing is left to submit.")
     lines = [f"job {job}  {kind:<6}  {what[kind]}" for kind, job in jobs.items()]
+    if cancelled:
+        lines.append(f"Cancelled, since it would have started too early: job {', '.join(cancelled)}")
     lines.append(f"Follow them: holdfast stages=[status] run.dir={root}")
     lines.append(f"Their logs: {root / 'slurm'}. The same command again submits what is left.")
     work.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

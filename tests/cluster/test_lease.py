@@ -75,6 +75,17 @@ def test_what_is_left_goes_back_and_until_then_nobody_counts_on_it(tmp_path: Pat
     assert lease.outstanding(folder, ledger).flops == 100.0
 
 
+def test_a_lease_of_a_task_that_ended_outside_its_array_is_free(tmp_path: Path) -> None:
+    """The array was cancelled and the run went on locally: nothing gives the lease back, and nothing will use it."""
+    folder, task = RunFolder(tmp_path), RunFolder(tmp_path, "a-s0")
+    lease.cut(task.own, "a/0", Caps(flops=100.0))
+    ledger = Ledger(folder.ledger, BudgetConfig(), "cpu", folder.ledgers())
+    assert lease.outstanding(folder, ledger).flops == 100.0
+    with ledger.attempt("train", "a", 0) as attempt:
+        attempt.flops = 40.0
+    assert lease.outstanding(folder, ledger).flops == 0.0
+
+
 def test_a_job_is_paid_for_whole_and_no_second_twice(tmp_path: Path, clock: Clock) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=2), "cpu")
     job = Held(ledger, JOB, "a", 0, 1, clock.now)

@@ -61,6 +61,18 @@ def test_faults_are_told_before_anything_runs(given: str, said: str) -> None:
         load([given])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("review.gate=true", "review.gate: what submits has no verdict"),
+        ("stages=[plan,train,generate,score,analyse,report,publish]", "stages: no job publishes"),
+    ],
+)
+def test_what_no_job_can_do_is_told_before_one_is_submitted(given: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(["cluster=slurm", given])
+
+
 def test_a_task_that_is_not_planned_is_told() -> None:
     with pytest.raises(UserError, match="'compliance/7' is not planned; there are compliance/0"):
         load(["cluster.job=train", "cluster.task=compliance/7"])
@@ -124,6 +136,39 @@ def test_the_same_command_submits_what_is_neither_done_nor_in_the_queue(
     with pytest.raises(UserError, match="job 50 of this review is at work"):
         submit(work)
     assert len(queue.submitted) == 6
+
+
+def test_what_slurm_took_before_it_refused_is_on_record(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the same command, its options mended, would train the same tasks a second time beside the first."""
+    queue = FakeQueue(monkeypatch)
+    work = Workspace(load([*words(tmp_path, tiny_folder), "seeds=[0,1]", "cluster=slurm"]), Console(quiet=True))
+    taken = queue.sbatch
+
+    def refuse_serve(given: Sequence[str], environment: Mapping[str, str]) -> str:
+        if "cluster.job=serve" in given:
+            raise UserError("sbatch: invalid generic resource", "mend cluster.slurm")
+        return taken(given, environment)
+
+    monkeypatch.setattr(slurm, "sbatch", refuse_serve)
+    with pytest.raises(UserError, match="invalid generic resource"):
+        submit(work)
+    assert [row["jobs"] for row in read_json(work.folder.jobs)] == [{"train": "10"}]
+    monkeypatch.setattr(slurm, "sbatch", taken)
+    queue.states = {"10_0": "RUNNING", "10_1": "PENDING"}
+    submit(work)
+    assert [row[0] for row in queue.submitted[1:]] == ["", ""], "both tasks are in the queue"
+    assert queue.option(1, "dependency") == "afterany:10"
+
+
+def test_without_a_serving_job_the_report_waits_for_the_array(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = FakeQueue(monkeypatch)
+    overrides = [*words(tmp_path, tiny_folder), "cluster=slurm", "stages=[train,analyse,report]"]
+    submit(Workspace(load(overrides), Console(quiet=True)))
+    assert queue.option(1, "dependency") == "afterany:10"
 
 
 def test_the_measuring_trusts_the_tasks_own_word_alone(tmp_path: Path, tiny_folder: Path) -> None:
