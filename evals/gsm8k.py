@@ -32,7 +32,7 @@ def last_number(text: str) -> Decimal | None:
     Signs, currency, thousands commas and decimals are read; a hyphen after a letter or digit is no minus.
     """
     plain = _THOUSANDS.sub(",", text)
-    marked = list(_MARKED.finditer(plain.replace("#### $", "#### ").replace("**", "")))
+    marked = list(_MARKED.finditer(plain.replace("**", "").replace("#### $", "#### ")))
     if marked:
         return _decimal(marked[-1]["number"])
     found = _NUMBER.findall(plain)

@@ -108,6 +108,7 @@ def _write(file: BinaryIO, batch: Sequence[Row], judgements: Sequence[Judgement]
         probability = None if math.isnan(judgement.probability) else float(f"{judgement.probability:.6g}")
         told: dict[str, Any] = {"line": row.line} | ({} if row.id is None else {"id": row.id})
         told |= {"label": judgement.label, "probability": probability, "judge": judge[0], "judge_version": judge[1]}
+        told |= {} if math.isnan(judgement.score) else {"score": float(f"{judgement.score:.6g}")}
         told |= {} if row.label is None else {"human_label": row.label}
         lines.append(json.dumps(told, ensure_ascii=False) + "\n")
     file.write("".join(lines).encode())

@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import polars as pl
+
 from pipeline.asked import ALL
 from pipeline.budget import JOB, Allowance, Attempt, Caps, caps
 from pipeline.cluster.lease import outstanding
 from pipeline.contain import begun, contain, destroyed, require_replies
 from pipeline.errors import InstrumentError, UserError
-from pipeline.generate import Cell, Generator, journal, read_replies
+from pipeline.generate import Cell, Generator, journal
 from pipeline.inspectai.run import Job, pending, run_tasks
 from pipeline.live import LiveCurves
+from pipeline.outcomes import read_outcomes
 from pipeline.plan import tasks as planned_tasks
 from pipeline.progress import bar_for, left
 from pipeline.proof import Logprobs, Proof, check
@@ -28,6 +31,7 @@ from pipeline.watch import answer
 from pipeline.workspace import Workspace
 
 STAGE = "generate"
+_REPLY = ("eval", "sample", "draw", "reply_sha256")
 EXACT = "float32"  # the arithmetic in which a reply does not depend on the batch that it shares (docs/LOG.md)
 
 
@@ -181,9 +185,9 @@ def proofs(work: Workspace) -> dict[str, Proof]:
 def controls(work: Workspace) -> dict[str, Any]:
     """Return the verdict's `controls`: parity of all rungs, and whether the deliberate defects were caught.
 
-    "zero_adapter_equals_base" holds the zero adapter's replies against rung 0's; null where some are missing. In 16
-    bits a reply depends on the batch that it shares, so there the log-probabilities of the proof decide, within the
-    tolerance, and "zero_replies_equal" says what share of the replies are the same.
+    "zero_adapter_equals_base" holds the zero adapter's greedy replies against rung 0's. Where there are none, and in 16
+    bits, where a reply depends on the batch that it shares, the log-probabilities of its proof decide, within the
+    tolerance. "zero_replies_equal" says what share of the replies are the same.
     """
     found, equal = proofs(work), _zero_replies_equal(work)
     trained = [proof for name, proof in found.items() if name not in (BASE_RUNG, ZERO_RUNG, UNLOADED)]
@@ -205,24 +209,29 @@ def controls(work: Workspace) -> dict[str, Any]:
 
 
 def _zero_equals_base(work: Workspace, equal: float | None, proof: Proof | None) -> bool | None:
-    if equal is None or work.config.subject.dtype == EXACT:
-        return None if equal is None else equal == 1.0
+    if equal is not None and work.config.subject.dtype == EXACT:
+        return equal == 1.0
     return None if proof is None else proof.served_base <= work.config.review.logit_tolerance
 
 
 def _zero_replies_equal(work: Workspace) -> float | None:
-    """Return the share of the zero adapter's greedy replies that are rung 0's; None where some are missing."""
-    rungs = {rung.id: rung for rung in work.rungs()}
-    if ZERO_RUNG not in rungs:
+    """Return the share of the zero adapter's greedy replies that are rung 0's; None where some are missing.
+
+    Outcomes keep the replies' digests, also when a purge has ended the replies.
+    """
+    greedy = [spec.eval.name for spec in work.specs if spec.temperature == 0]
+    if not work.folder.outcomes.exists():
         return None
-    greedy = {spec.eval.name for spec in work.specs if spec.temperature == 0}
-    sides = [
-        {reply.key[1:]: reply.reply for reply in read_replies(work.folder, [rungs[name]]) if reply.eval in greedy}
-        for name in (BASE_RUNG, ZERO_RUNG)
-    ]
-    if not sides[0] or sides[0].keys() != sides[1].keys():
+    table, _ = read_outcomes(work.folder.outcomes)
+    mine = table.filter(pl.col("eval").is_in(greedy))
+    zero, base = (
+        {tuple(row[:3]): str(row[3]) for row in mine.filter(pl.col("rung") == name).select(_REPLY).rows()}
+        for name in (ZERO_RUNG, BASE_RUNG)
+    )
+    if not base or zero.keys() != base.keys():
         return None
-    return sum(sides[1][key] == reply for key, reply in sides[0].items()) / len(sides[0])
+    same = sum(zero[key] == digest for key, digest in base.items())
+    return same / len(base)
 
 
 def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from evals.base import Judgement
 from pipeline import judge_file as module
 from pipeline.errors import UserError
 from pipeline.judge_file import judge_file
+from pipeline.judge_rows import Row
 from pipeline.schema import JudgeConfig
 
 ROOT = Path(__file__).parents[1]
@@ -328,3 +330,11 @@ def test_the_stage_starts_without_the_libraries_of_training_and_analysis(tmp_pat
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_a_graded_judges_score_stands_beside_its_label() -> None:
+    file, rows = io.BytesIO(), [Row(1, "a", "p", "r", None), Row(2, None, "p", "r", None)]
+    module._write(file, rows, [Judgement("complied", 1.0, 0.625), Judgement("refused", 1.0)], ("graded", "1"))
+    graded, bare = map(json.loads, file.getvalue().splitlines())
+    assert graded["score"] == 0.625
+    assert "score" not in bare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.measure import controls
 from pipeline.report import ReportData
 from pipeline.report.claims import checks
 from pipeline.rungs import ZERO_RUNG
+from pipeline.score import score
 from pipeline.store import Journal
 from pipeline.workspace import Workspace
 
@@ -32,7 +34,13 @@ def found(place: Path, subject: Path, dtype: str, apart: float) -> dict[str, Any
     Journal(run / "proofs.jsonl").append(
         {**row, "served_base": apart} if row["rung"] == ZERO_RUNG else row for row in proofs
     )
-    return controls(Workspace(load(overrides), Console(file=io.StringIO())))
+    work = Workspace(load(overrides), Console(file=io.StringIO()))
+    with work.folder.locked():
+        score(work)
+    found = controls(work)
+    shutil.rmtree(run / "replies")  # as a purge leaves it: what was found of the control must not change
+    assert controls(work) == found
+    return found
 
 
 @pytest.mark.parametrize(

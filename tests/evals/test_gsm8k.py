@@ -56,6 +56,7 @@ def test_every_target_of_the_test_set_is_read() -> None:
         ("#### 18.", 0, 1),
         ("#### $18", 0, 1),
         ("**#### 18**", 1, 1),
+        ("#### **$18**\nShe sells 9 eggs a day.", 0, 1),
         ("It is 18.", 0, 1),
         ("Each pays $18.00.", 0, 1),
         ("\\boxed{18}", 0, 1),
