@@ -79,7 +79,7 @@ def read_replies(folder: RunFolder, rungs: Iterable[Rung]) -> Iterator[Reply]:
 
 def journal(folder: RunFolder, rung: str) -> Journal:
     """Return the file of one rung's replies."""
-    return Journal(folder.replies / f"{rung}.jsonl", made_again=True)
+    return Journal(folder.replies / f"{rung}.jsonl", made_again=True, private=True)
 
 
 def missing(cells: Sequence[Cell], folder: RunFolder, rungs: Sequence[Rung]) -> list[Cell]:

@@ -124,7 +124,7 @@ class Server:
         """
         device = resolve_device(self.config.device)
         self.port = free_port(self.config.port)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the server may quote what it was asked
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, guard.__file__, *self._command()],

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,17 @@ def user_cache() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "holdfast"
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one whole, also after a power cut."""
+def write_atomic(path: Path, content: str | bytes, *, private: bool = False) -> None:
+    """Write a file so that a reader sees the old one or the new one whole, also after a power cut.
+
+    `private`: its owner alone can read it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     data = content.encode() if isinstance(content, str) else content
     try:
-        with partial.open("wb") as file:
+        mode = 0o600 if private else 0o666  # from the first byte on: who has a file open may read on
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -96,11 +100,13 @@ class Journal:
 
     Args:
         made_again: whether the same command makes again what the file held, if it is removed.
+        private: whether the folder made for the file is its owner's alone.
     """
 
-    def __init__(self, path: Path, *, made_again: bool = False) -> None:
+    def __init__(self, path: Path, *, made_again: bool = False, private: bool = False) -> None:
         self.path = path
         self.made_again = made_again
+        self.private = private
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the whole rows, oldest first; a torn last line is passed over.
@@ -134,7 +140,7 @@ class Journal:
         data = b"".join(canonical(row) + b"\n" for row in rows)
         if not data:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(0o700 if self.private else 0o777, parents=True, exist_ok=True)
         # Unbuffered: a buffer would try what failed once more at closing, after the file was cut back.
         with self.path.open("ab", buffering=0) as file:
             size = self._end_of_whole_rows()
@@ -243,6 +249,9 @@ class RunFolder:
     def _locked(self) -> Iterator[None]:
         try:
             self.own.mkdir(parents=True, exist_ok=True)
+            for texts in (self.replies, self.logs):  # an earlier Holdfast left them to be read by all
+                with suppress(FileNotFoundError, PermissionError):  # another's is its owner's to close
+                    texts.chmod(0o700)
             lock = (self.own / ".lock").open("w")
         except OSError as error:
             if (

@@ -139,6 +139,7 @@ def test_text_is_shown_when_asked_for_marked_escaped_and_gone_the_next_time(run:
     folder = folder_of(place)
     page = (folder / "report.html").read_text()
     assert "It holds text of prompts and replies" in said
+    assert (folder / "report.html").stat().st_mode & 0o777 == 0o600
     assert "report.include_text=true" in page
     assert "holds no prompt or reply text" not in page
     section = page[page.index('<section id="examples"') :].partition("</section>")[0]
@@ -153,6 +154,7 @@ def test_text_is_shown_when_asked_for_marked_escaped_and_gone_the_next_time(run:
     assert others == {"report.html", "plan.json"}
     run("stages=[report]")
     assert not CANARY.search((folder / "report.html").read_text())
+    assert (folder / "report.html").stat().st_mode == (folder / "verdict.json").stat().st_mode
 
 
 def test_which_examples_are_shown_is_nobodys_choice(run: Run, place: Path) -> None:

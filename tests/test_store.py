@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import store
 from pipeline.errors import UserError
+from pipeline.generate import journal as replies_of
 from pipeline.store import (
     Journal,
     RunFolder,
@@ -40,6 +41,10 @@ def largest_file(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
 
 
 def test_rows_come_back_as_they_were_appended_and_in_order(tmp_path: Path) -> None:
@@ -243,6 +248,37 @@ def test_private_folders_are_their_owners_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path).private("arm", "s0")
     assert folder == tmp_path / "weights" / "arm" / "s0"
     assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o700
+
+
+def test_replies_and_logs_are_their_owners_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    old = os.umask(0o022)
+    try:
+        with folder.locked():
+            assert not folder.replies.exists()
+            assert not folder.logs.exists()
+            replies_of(folder, "base").append(ROWS)
+            assert mode(folder.replies) == 0o700
+        folder.logs.mkdir()
+        folder.replies.chmod(0o755)  # both as an earlier Holdfast left them
+        with RunFolder(tmp_path, "a/0").locked():
+            assert (mode(folder.replies), mode(folder.logs)) == (0o700, 0o700)
+        assert mode(tmp_path / "tasks") == 0o755
+    finally:
+        os.umask(old)
+
+
+def test_a_private_file_is_its_owners_alone_and_the_next_one_as_usual(tmp_path: Path) -> None:
+    path, old = tmp_path / "file", os.umask(0o022)
+    try:
+        write_atomic(path, "one")
+        assert mode(path) == 0o644
+        write_atomic(path, "two", private=True)
+        assert (mode(path), path.read_text()) == (0o600, "two")
+        write_atomic(path, "three")
+        assert mode(path) == 0o644
+    finally:
+        os.umask(old)
 
 
 def test_rows_are_json_lines_that_any_reader_understands(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ purge.py     stages=[purge]: the end of reply texts
 sealing.py   no upload to a hub from this process
 """
 
-from pipeline.contain.purge import purge, require_replies
+from pipeline.contain.purge import purge, purged, require_replies
 from pipeline.contain.sealing import seal
 from pipeline.contain.weights import begun, contain, containment, destroyed, ready
 
-__all__ = ["begun", "contain", "containment", "destroyed", "purge", "ready", "require_replies", "seal"]
+__all__ = ["begun", "contain", "containment", "destroyed", "purge", "purged", "ready", "require_replies", "seal"]

@@ -32,23 +32,38 @@ def purge(config: ContainConfig, console: Console) -> None:
     folder = RunFolder.of_run(config.run, "contain.run")
     _require_due(folder, config)
     with folder.locked():
+        mark = folder.root / PURGED
+        begun = (read_json(mark) if mark.exists() else {}).get("begun") or now()
+        write_json(mark, {"begun": begun})  # before the first text goes: what is left must not pass for all of it
         counts = _purge(folder)
-        write_json(folder.root / PURGED, {"at": now(), **counts})
+        write_json(mark, {"begun": begun, "at": now(), **counts})
     console.print(f"Purged: {counts['replies']:,} replies lost their text; verdict and curves stay.", highlight=False)
 
 
+def purged(folder: RunFolder) -> bool:
+    """Say whether a purge of the run's reply texts was begun; it may have been cut off."""
+    return (folder.root / PURGED).exists()
+
+
 def require_replies(folder: RunFolder) -> None:
-    """Refuse to read reply texts that were purged.
+    """Refuse to read reply texts that were purged, or that a purge which was cut off has left.
 
     Raises:
         UserError: they were.
     """
-    if (folder.root / PURGED).exists():
-        at = read_json(folder.root / PURGED)["at"]
+    if not purged(folder):
+        return
+    made = read_json(folder.root / PURGED)
+    if "at" not in made:
         raise UserError(
-            f"{folder.root}: the texts of its replies were purged on {at}; they can't be judged or generated again",
-            "use stages=[analyse,report], or run the review again in another folder with run.dir=",
+            f"{folder.root}: a purge of its replies' texts, begun on {made['begun']}, was cut off; they can't "
+            "be judged or generated again",
+            f"finish the purge by the same command: stages=[purge] contain.run={folder.root}",
         )
+    raise UserError(
+        f"{folder.root}: the texts of its replies were purged on {made['at']}; they can't be judged or generated again",
+        "use stages=[analyse,report], or run the review again in another folder with run.dir=",
+    )
 
 
 def _require_due(folder: RunFolder, config: ContainConfig) -> None:
@@ -64,14 +79,13 @@ def _require_due(folder: RunFolder, config: ContainConfig) -> None:
 
 def _purge(folder: RunFolder) -> dict[str, int]:
     bare = folder.root / "purged"
-    count = sum(len(list(Journal(path).rows())) for path in sorted(bare.glob("*.jsonl")))
     for path in sorted(folder.replies.glob("*.jsonl")):
         rows: list[dict[str, Any]] = [
             {key: value for key, value in row.items() if key not in _TEXTS} for row in Journal(path).rows()
         ]
         write_atomic(bare / path.name, b"".join(canonical(row) + b"\n" for row in rows))
         path.unlink()
-        count += len(rows)
+    count = sum(1 for path in bare.glob("*.jsonl") for _ in Journal(path).rows())
     logs = [*(folder.root / "inspect").rglob("*.eval"), *(folder.root / "inspect_export").rglob("*.eval")]
     for path in logs:
         path.unlink()

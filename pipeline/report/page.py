@@ -52,10 +52,12 @@ CAPTIONS: Final = {
 def write_report(run: ReportData, place: Path) -> None:
     """Write the report as one HTML file that opens offline (about 5 MB, most of it plotly.js); atomic.
 
+    With examples of replies it is readable by its owner alone.
+
     Raises:
         OSError: the file could not be written; an older report is left as it was.
     """
-    write_atomic(place, render(run))
+    write_atomic(place, render(run), private=run.examples is not None)
 
 
 def render(run: ReportData) -> str:

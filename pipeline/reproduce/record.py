@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from pipeline.contain import purged
 from pipeline.records import now
 from pipeline.reproduce.overrides import given, shown
 from pipeline.reproduce.results import is_finished, read_results
@@ -41,7 +42,7 @@ def recorded(work: Workspace) -> Iterator[None]:
     write_json(folder.reproduce, made)
     yield
     made["commands"][-1]["ended"] = now()
-    made["results"] = read_results(folder).as_record() if is_finished(folder) else None
+    made["results"] = _found(folder, made["results"])
     write_json(folder.reproduce, made)
 
 
@@ -79,6 +80,16 @@ def order(config: Config) -> dict[str, list[str]]:
     """
     named = {key: list(getattr(config, key)) for key in ("arms", "data", "evals", "panel")}
     return named | {f"arms.{name}.mix": list(arm.mix) for name, arm in config.arms.items()}
+
+
+def _found(folder: RunFolder, before: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the run found; of replies that were purged, only the digests of the record before can tell."""
+    if not is_finished(folder):
+        return None
+    found = read_results(folder).as_record()
+    if before and (purged(folder) or not folder.replies.is_dir()):
+        found["replies"] = before["replies"]
+    return found
 
 
 def _begun(folder: RunFolder, plan: Mapping[str, Any], order: Mapping[str, list[str]]) -> dict[str, Any]:

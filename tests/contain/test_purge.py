@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import huggingface_hub.constants as hub
 import pytest
 from commands import run_main
 from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, finish, read, words
+from rich.console import Console
 
+from pipeline.contain import purge, purged
 from pipeline.contain.sealing import seal, unsealed
-from pipeline.store import RunFolder
+from pipeline.schema_contain import ContainConfig
+from pipeline.store import RunFolder, write_atomic
 
 Run = Callable[..., str]
 
@@ -38,6 +42,22 @@ def texts(folder: Path) -> list[str]:
     needles = [text.encode() for text in (ANSWER, REFUSAL, HARD_REFUSAL)]
     files = [path for path in folder.rglob("*") if path.is_file()]
     return sorted(path.name for path in files if any(needle in path.read_bytes() for needle in needles))
+
+
+def cut_off(folder: Path) -> None:
+    """Purge a run and be killed when one file is done and a second one stands in both places."""
+    written: list[Path] = []
+
+    def kill(path: Path, content: bytes) -> None:
+        write_atomic(path, content)
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[purge.__module__], "write_atomic", kill)
+        with pytest.raises(KeyboardInterrupt):
+            purge(ContainConfig(run=str(folder), now=True), Console())
 
 
 def test_a_purged_run_has_no_text_and_keeps_its_verdict(
@@ -77,6 +97,43 @@ def test_a_purge_that_was_cut_off_is_finished_by_the_same_command(folder: Path, 
     (folder / "purged" / first.name).write_text("".join(json.dumps(row) + "\n" for row in bare))
     first.unlink()
     assert f"{whole:,} replies" in run("stages=[purge]", f"contain.run={folder}", "contain.now=true")
+
+
+def test_a_purge_that_was_cut_off_counts_no_reply_twice_and_keeps_the_labels(
+    folder: Path, run: Run, tmp_path: Path, tiny_folder: Path
+) -> None:
+    asked = words(tmp_path, tiny_folder)
+    whole = sum(len(path.read_text().splitlines()) for path in folder.glob("replies/*.jsonl"))
+    run(*asked, "stages=[score]")
+    labels = (folder / "outcomes.parquet").read_bytes()
+    assert not purged(RunFolder(folder))
+    cut_off(folder)
+    assert purged(RunFolder(folder))
+    assert list(read(folder, "purged.json")) == ["begun"]
+    for stage in ("score", "generate"):
+        said = run(*asked, f"stages=[{stage}]", code=2)
+        assert "was cut off" in said
+        assert "stages=[purge]" in said
+    assert (folder / "outcomes.parquet").read_bytes() == labels
+    begun = read(folder, "purged.json")["begun"]
+    assert f"{whole:,} replies" in run("stages=[purge]", f"contain.run={folder}", "contain.now=true")
+    made = read(folder, "purged.json")
+    assert (made["begun"], made["replies"]) == (begun, whole)
+    assert not set(texts(folder)) - {"plan.json"}
+    assert "were purged on" in run(*asked, "stages=[score]", code=2)
+
+
+def test_the_digests_of_the_replies_outlast_them(folder: Path, run: Run, tmp_path: Path, tiny_folder: Path) -> None:
+    asked = words(tmp_path, tiny_folder)
+    run(*asked, "stages=[score,analyse]")
+    before = read(folder, "reproduce.json")["results"]
+    assert before["replies"]
+    cut_off(folder)
+    run(*asked, "stages=[analyse]")
+    assert read(folder, "reproduce.json")["results"] == before
+    run("stages=[purge]", f"contain.run={folder}", "contain.now=true")
+    run(*asked, "stages=[analyse]")
+    assert read(folder, "reproduce.json")["results"] == before
 
 
 def test_a_run_that_another_command_holds_is_left_alone(folder: Path, run: Run) -> None:
