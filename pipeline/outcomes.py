@@ -1,12 +1,14 @@
 """The files of outcomes: one for each judge that labelled a run's replies, and whether two are of the same replies.
 
 `outcomes.parquet` is of the judge in use, since whoever reads a run wants one table. `panel/<judge>-<version>.parquet`
-keeps every judge's: judging again overwrites nothing that another judge said, so that no verdict can be had by
-trying judges until one suits and showing that one alone.
+(with a digest of the reasoning tags where they are not the usual ones) keeps every judge's: judging again overwrites
+nothing that another judge said, so that no verdict can be had by trying judges until one suits and showing that one
+alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +19,8 @@ from typing import Any
 import polars as pl
 
 from pipeline.errors import UserError
-from pipeline.store import write_atomic
+from pipeline.schema_judge import REASONING_TAGS
+from pipeline.store import canonical, write_atomic
 
 SCHEMA = pl.Schema(
     {
@@ -58,8 +61,13 @@ class Scoring:
 
     @property
     def file(self) -> str:
-        """Name of the file in `panel/`."""
-        return f"{self.judge}-{self.version}.parquet"
+        """Name of the file in `panel/`: each way of judging has its own, so that none is tried and dropped."""
+        tags = (
+            ""
+            if self.reasoning == REASONING_TAGS
+            else f"-{hashlib.sha256(canonical(list(self.reasoning))).hexdigest()[:8]}"
+        )
+        return f"{self.judge}-{self.version}{tags}.parquet"
 
     def __str__(self) -> str:
         return f"{self.judge} ({self.version[:8]})"

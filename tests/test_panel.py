@@ -136,7 +136,7 @@ def test_counts_add_up_whatever_the_labels(labels: list[tuple[str, str, str]]) -
 def test_outcomes_are_read_back_with_how_they_were_made(tmp_path: Any) -> None:
     scoring = Scoring("local", "abcdef123456", ("<think> </think>",))
     write_outcomes(tmp_path / scoring.file, outcomes(["refused"]), scoring)
-    table, made = read_outcomes(tmp_path / "local-abcdef123456.parquet")
+    table, made = read_outcomes(tmp_path / scoring.file)
     assert made == scoring
     assert table.equals(outcomes(["refused"]))
 

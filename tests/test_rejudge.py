@@ -197,6 +197,18 @@ def test_outcomes_of_another_judge_are_not_analysed_as_if_they_were_this_ones(ru
     assert "with other reasoning tags" in said
 
 
+def test_judging_with_other_reasoning_tags_overwrites_nothing_either(run: Run, place: Path) -> None:
+    run()
+    folder = folder_of(place)
+    (usual,) = (folder / "panel").iterdir()
+    content = usual.read_bytes()
+    run("judge.reasoning=[]", stages="stages=[score,analyse,report]")
+    run("judge.reasoning=['<a> </a>']", stages="stages=[score,analyse,report]")
+    assert len(list((folder / "panel").iterdir())) == 3
+    assert usual.read_bytes() == content
+    assert len(read(folder, "judges.json")["stale"]) == 2
+
+
 def test_outcomes_of_fewer_replies_are_left_out_of_the_panel_and_named(run: Run, place: Path) -> None:
     run(*LAX)
     folder = folder_of(place)

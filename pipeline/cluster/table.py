@@ -17,6 +17,7 @@ from pipeline.budget import JOB, OPEN, attempt_key
 from pipeline.errors import UserError
 from pipeline.plan import at_most
 from pipeline.records import BASE_RUNG
+from pipeline.rungs import recorded
 from pipeline.schema import Config
 from pipeline.store import Journal, RunFolder, SharedJournal, read_json
 
@@ -82,7 +83,7 @@ def lines(
         queued: ARM/SEED to Slurm's state, of the tasks that are in its queue.
     """
     rungs: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for rung in folder.rungs.rows():
+    for rung in recorded(folder).values():  # without those that were lost, whose ladder is climbed again
         rungs.setdefault((rung["arm"], rung["seed"]), []).append(rung)
     found = []
     for task in plan["tasks"]:
