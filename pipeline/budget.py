@@ -29,6 +29,7 @@ HEARTBEAT_S = 0.25  # between rows while work is done: the most that a SIGKILL h
 # Between rows while a server's start or answer is awaited, which may take half an hour: 1,800 rows, half a megabyte.
 # A SIGKILL hides no more than that; in a start up to 5 s more, where the server takes a question and does not answer.
 WAITING_S = 1.0
+STARTING = "engine starting"  # the detail of the generate attempt's rows until its engine answers
 JOB = "job"  # the stage of what a cluster's job holds its devices for beside the other stages: start and end
 OPEN = ("started", "running")  # the states of an attempt that has not ended
 AttemptKey = tuple[str, str, int, int]  # stage, arm, seed, attempt: all rows of one attempt have it

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.asked import ALL
-from pipeline.budget import JOB, Allowance, Attempt, Caps, caps
+from pipeline.budget import JOB, STARTING, Allowance, Attempt, Caps, caps
 from pipeline.cluster.lease import outstanding
 from pipeline.contain import begun, contain, destroyed, require_replies
 from pipeline.errors import InstrumentError, UserError
@@ -89,7 +89,9 @@ def _measure(
     """Serve all rungs from one engine and ask what is missing; return False where the budget ended first."""
     attempt = allowance.attempt
     live = LiveCurves(work, tracker, rounds.rungs, rounds.cells_a_rung)
+    attempt.detail = STARTING
     with _server(work, rounds.rungs, attempt) as server:
+        attempt.detail = ""
         attempt.beat(force=True)
         generator = Generator(server, work.config.serve, work.subject, allowance, work.folder, rounds.rungs)
         with bar_for(work.console) as bar:

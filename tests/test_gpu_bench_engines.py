@@ -18,6 +18,7 @@ from benchmarks.gpu_parts.call import Call
 from benchmarks.gpu_parts.device import Ceilings
 from benchmarks.gpu_parts.engine import Engine, Request
 from benchmarks.gpu_parts.record import Wanted
+from pipeline.budget import STARTING
 from pipeline.config import load
 
 WANT = Wanted("b", "one", "one figure", "tokens/s")
@@ -139,6 +140,8 @@ def test_stages_are_read_from_the_ledger_and_add_up_to_the_whole() -> None:
     assert seconds["overhead"] == 40.0
     replied = whole.stages(rows, 4.0, 84.0, 77.0)
     assert (replied["generate"], replied["after"]) == (17.0, 7.0), "the server's end is no reply"
+    waiting = [{"stage": "generate", "at": at, "detail": STARTING} for at in (33.0, 34.0, 59.0)]
+    assert whole.stages([*rows[:4], *waiting, *rows[4:]], 4.0, 84.0) == seconds, "each second of the start has a row"
     with pytest.raises(RuntimeError, match="no whole run"):
         whole.stages(rows[:3], 4.0, 84.0)
 

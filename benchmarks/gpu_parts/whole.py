@@ -19,6 +19,7 @@ from benchmarks.child import reason_in, shortened
 from benchmarks.gpu_parts.call import Call, Once, scratch
 from benchmarks.gpu_parts.models import SUBJECT_50M, TINY, save_subject
 from benchmarks.gpu_parts.record import Figure, Wanted
+from pipeline.budget import STARTING
 
 STAGES: Final = {
     "before": "start-up: from the command to the ledger's first row (libraries, plan, weights)",
@@ -131,20 +132,22 @@ def stages(
 ) -> dict[str, float]:
     """Return the seconds of each stage from the ledger's rows and the wall clock around the command (time.time()).
 
-    The generate attempt writes `started` before the engine is started, its next row as soon as the engine is up, and
-    its last one after the server has ended: `replied` is when the last reply was written, None: not known.
+    The generate attempt writes `started` before the engine is started, rows that say so while it starts, another as
+    soon as it is up, and its last one after the server has ended: `replied` is when the last reply was written, None:
+    not known.
     """
     train = [row["at"] for row in rows if row["stage"] == "train"]
     generate = [row["at"] for row in rows if row["stage"] == "generate"]
-    if not train or len(generate) < 2:
+    after = [row["at"] for row in rows if row["stage"] == "generate" and row.get("detail") != STARTING][1:]
+    if not train or not after:
         raise RuntimeError("the ledger has no whole run in it: nothing was measured")
     last = generate[-1] if replied is None else min(replied, generate[-1])
     seconds = {
         "before": train[0] - began,
         "train": train[-1] - train[0],
         "between": generate[0] - train[-1],
-        "start": generate[1] - generate[0],
-        "generate": last - generate[1],
+        "start": after[0] - generate[0],
+        "generate": last - after[0],
         "after": ended - last,
     }
     return {**seconds, "whole": ended - began, "overhead": sum(seconds[stage] for stage in OVERHEAD)}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from pipeline.budget import STARTING
 from pipeline.publish.offline import expected_runs, read_pieces
 
 EVALS = ("refusal", "over_refusal", "capability")
@@ -69,6 +71,17 @@ def test_money_and_time_are_within_the_cap_and_add_up(verdict: Any, demo: Any):
     stages = sum(stage["device_seconds"] for stage in budget["by_stage"].values())
     assert stages == pytest.approx(budget["device_seconds"]["spent"], rel=1e-3)
     assert budget["usd"]["spent"] == pytest.approx(budget["device_seconds"]["spent"] / 36000, rel=1e-3)
+
+
+def test_the_ledger_says_each_second_that_the_engine_starts(demo: Any):
+    """Else a kill in a start that takes minutes hides them."""
+    rows = [json.loads(line) for line in (demo.folder / "ledger.jsonl").read_text().splitlines()]
+    generate = [(row.get("detail"), row["at"]) for row in rows if row["stage"] == "generate"]
+    starting = [at for detail, at in generate if detail == STARTING]
+    up = next(at for detail, at in generate[1:] if detail != STARTING)
+    every = [generate[0][1], *starting, up]
+    assert starting
+    assert max(b - a for a, b in pairwise(every)) < 10, "a second each, on a machine that is busy"
 
 
 def test_the_same_command_again_changes_nothing_and_starts_no_server(
