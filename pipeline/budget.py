@@ -123,15 +123,14 @@ class Attempt:
         seconds = self.device_seconds()
         return Spent(seconds, self.flops, self.tokens, price(seconds, self.ledger.config))
 
-    def beat(self, *, force: bool = False) -> None:
-        """Let the ledger know that work goes on; at most one row each `HEARTBEAT_S`."""
-        if force or time.monotonic() - self.written >= HEARTBEAT_S:
+    def beat(self, *, force: bool = False, every: float = HEARTBEAT_S) -> None:
+        """Let the ledger know that work goes on; at most one row each `every` seconds."""
+        if force or time.monotonic() - self.written >= every:
             self.write("running")
 
     def beat_waiting(self) -> None:
         """Let the ledger know that a server is awaited; at most one row each `WAITING_S`."""
-        if time.monotonic() - self.written >= WAITING_S:
-            self.write("running")
+        self.beat(every=WAITING_S)
 
     def write(self, status: Status) -> None:
         """Append this attempt's present state."""

@@ -129,7 +129,7 @@ def _arms_faults(raw: DictConfig) -> Iterator[str]:
         yield from _arm_faults(f"arms.{name}", arm, tables)
 
 
-def _number_faults(raw: DictConfig) -> Iterator[str]:
+def _review_and_budget_faults(raw: DictConfig) -> Iterator[str]:
     review, budget = raw.review, raw.budget
     if review.canaries < 1:
         yield "review.canaries: must be 1 or more: without them nothing proves that the served adapter acts"
@@ -176,7 +176,7 @@ CHECKS: Final = (
     _gate_faults,
     _run_faults,
     _arms_faults,
-    _number_faults,
+    _review_and_budget_faults,
     number_faults,
     review_faults,
     price_faults,

@@ -10,9 +10,6 @@ from omegaconf import DictConfig
 def gpu_faults(raw: DictConfig) -> Iterator[str]:
     """Yield what is wrong in `serve`, `budget.devices` and the arms' `fsdp` and `liger`, one line each."""
     serve = raw.serve
-    for key in ("max_loras", "tensor_parallel_size", "data_parallel_size"):
-        if serve[key] < 1:
-            yield f"serve.{key}: {serve[key]} must be 1 or more"
     if not 0 < serve.gpu_memory_utilization <= 1:
         yield f"serve.gpu_memory_utilization: {serve.gpu_memory_utilization} must be above 0 and at most 1"
     held = serve.tensor_parallel_size * serve.data_parallel_size

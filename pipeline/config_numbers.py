@@ -11,7 +11,10 @@ from omegaconf import DictConfig
 _LEAST: Final[dict[str, Mapping[str, float]]] = {
     "review": {"bootstrap": 1, "min_n": 1},
     "budget": {"usd_per_device_hour": 0, "devices": 1},
-    "serve": {"max_model_len": 1, "max_num_seqs": 1, "max_num_batched_tokens": 1, "batch_size": 1, "in_flight": 1},
+    "serve": {
+        **{"max_model_len": 1, "max_num_seqs": 1, "max_num_batched_tokens": 1, "batch_size": 1, "in_flight": 1},
+        **{"max_loras": 1, "tensor_parallel_size": 1, "data_parallel_size": 1},
+    },
 }
 _ABOVE: Final[dict[str, Mapping[str, float]]] = {
     "review": {"logit_tolerance": 0},

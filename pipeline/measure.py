@@ -61,8 +61,8 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     before = work.ledger.spent(STAGE)
     with work.ledger.attempt(STAGE) as attempt:
         allowance = Allowance(measuring_caps(work), attempt, before)
-        complete = not _is_spent(work, allowance, unproved)
-        complete = complete and _measure(work, tracker, rounds, todo, tasks, allowance)
+        spent = _is_spent(work, allowance, unproved)
+        complete = not spent and _measure(work, tracker, rounds, todo, tasks, allowance)
         attempt.detail = "complete" if complete else "budget"
     if not complete:
         work.console.print(

@@ -8,7 +8,6 @@ alone.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ import polars as pl
 
 from pipeline.errors import UserError
 from pipeline.schema_judge import REASONING_TAGS
-from pipeline.store import canonical, write_atomic
+from pipeline.store import digest, write_atomic
 
 SCHEMA = pl.Schema(
     {
@@ -62,11 +61,7 @@ class Scoring:
     @property
     def file(self) -> str:
         """Name of the file in `panel/`: each way of judging has its own, so that none is tried and dropped."""
-        tags = (
-            ""
-            if self.reasoning == REASONING_TAGS
-            else f"-{hashlib.sha256(canonical(list(self.reasoning))).hexdigest()[:8]}"
-        )
+        tags = "" if self.reasoning == REASONING_TAGS else f"-{digest(list(self.reasoning))[:8]}"
         return f"{self.judge}-{self.version}{tags}.parquet"
 
     def __str__(self) -> str:

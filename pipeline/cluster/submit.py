@@ -106,15 +106,13 @@ def _submit_all(work: Workspace, made: dict[str, Any], arrays: list[str]) -> Non
         at_once = f"%{config.at_once}" if config.at_once else ""
         jobs["train"] = _job(work, "train", config.train, [f"--array=0-{len(todo) - 1}{at_once}"], ["train"], todo)
     after = [*arrays, *([jobs["train"]] if todo else [])]
+    trained = [f"--dependency=afterany:{':'.join(after)}"] if after else []
     if "generate" in stages:
         asked = [stage for stage in ("train", "generate", "score") if stage in stages]
-        depends = [f"--dependency=afterany:{':'.join(after)}"] if after else []
-        jobs["serve"] = _job(work, "serve", config.serve, depends, asked)
+        jobs["serve"] = _job(work, "serve", config.serve, trained, asked)
     rest = [stage for stage in LATER if stage in stages and not (stage == "score" and "serve" in jobs)]
     if rest:
-        depends = [f"--dependency=afterany:{':'.join(after)}"] if after else []
-        if "serve" in jobs:
-            depends = [f"--dependency=afterok:{jobs['serve']}"]
+        depends = [f"--dependency=afterok:{jobs['serve']}"] if "serve" in jobs else trained
         jobs["report"] = _job(work, "report", config.report, depends, rest)
 
 
