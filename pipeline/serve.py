@@ -19,7 +19,7 @@ import httpx
 from pipeline import guard, interpreter, vllm_server
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
-from pipeline.serve_device import Servable, environment, require_engine, resolve_device
+from pipeline.serve_device import Servable, environment, require_devices, require_engine, resolve_device
 from pipeline.watch import LOOK_S, Watch, hung, no_beat
 
 HOST = "127.0.0.1"
@@ -119,11 +119,12 @@ class Server:
         """Start the server and wait until it answers.
 
         Raises:
-            UserError: port or device not to be had, or no vLLM for the device.
+            UserError: port or devices not to be had, or no vLLM for them.
             InstrumentError: the server died or did not answer in time; the end of its log is in the message.
         """
         device = resolve_device(self.config.device)
         require_engine(device)
+        require_devices(self.config, device)
         self.port = free_port(self.config.port)
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the server may quote what it was asked
         with self.log.open("ab") as log:

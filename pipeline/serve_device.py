@@ -21,6 +21,10 @@ OFFLINE = {
 }
 
 
+# vLLM's own options by which devices of other machines serve too.
+_OTHER_NODES = ("--distributed-executor-backend", "--nnodes", "--data-parallel-backend", "--data-parallel-address")
+
+
 class Servable(Protocol):
     """What the server needs of a model."""
 
@@ -92,6 +96,27 @@ def require_engine(device: str) -> None:
             f"serve.device: {has} is installed, which serves on the CPU alone, and here it is to serve on a GPU",
             "set serve.device=cpu, or install the gpu extra in another environment: "
             "`make env EXTRA=gpu VENV=.venv-gpu`",
+        )
+
+
+def require_devices(config: ServeConfig, device: str) -> None:
+    """Make sure that as many devices can be used here as serving holds; vLLM would end only when it starts.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    wanted = config.tensor_parallel_size * config.data_parallel_size
+    elsewhere = any(word.split("=")[0] in _OTHER_NODES for word in config.extra_args)
+    if device != "cuda" or wanted == 1 or elsewhere:
+        return
+    import torch
+
+    there = torch.cuda.device_count()
+    if there < wanted:
+        raise UserError(
+            f"serve.tensor_parallel_size x data_parallel_size: {wanted} devices are to serve, and {there} can be used "
+            "here",
+            "lower them, or give this machine's others free (CUDA_VISIBLE_DEVICES)",
         )
 
 

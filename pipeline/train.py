@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from pipeline.rungs import ZERO_RUNG, base_rung, row
 from pipeline.schema import LoraConfig
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
-from pipeline.serve_device import require_dtype, require_engine
+from pipeline.serve_device import require_devices, require_dtype, require_engine
 from pipeline.standing import is_lost, standing, unanswered
 from pipeline.store import canonical, file_sha256, require_room
 from pipeline.subject import TINY
@@ -240,8 +241,11 @@ def _record(work: Workspace, rung: Rung, model: Any) -> None:
 
 def _check_base(work: Workspace) -> None:
     require_dtype(work.config.subject.dtype, work.device)
-    if "generate" in work.config.stages or work.config.cluster.job is not None:  # else it is served elsewhere
+    here, task = "generate" in work.config.stages, work.config.cluster.job is not None
+    if here or task:  # else it is served elsewhere
         require_engine(work.device)
+    if here and not task:  # another job serves, with devices of its own
+        require_devices(work.config.serve, work.device)
     for values in work.folder.rungs.rows():
         if values["base_sha256"] != work.subject.sha256:
             raise UserError(
@@ -302,3 +306,5 @@ def _quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    # Of PEFT's own use of an older name, at each adapter; no matter to who runs a review.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -8,6 +8,7 @@ more, lest a GPU be touched; here there is none. Its multi-LoRA operator for a C
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -32,7 +33,19 @@ def main() -> None:
         from pipeline import cpu_lora
 
         print("multi-LoRA operator:", "by adapter" if cpu_lora.install() else "vLLM's own", flush=True)
-    runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
+    _serve()
+
+
+def _serve() -> None:
+    """Run vLLM's server where this vLLM has it: 0.33 warns of the older place, before 0.32 there was no other."""
+    try:
+        entry = importlib.import_module("vllm.entrypoints.launchers.api_server.entry")
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("vllm.entrypoints"):
+            raise  # it is there, and something else is missing
+        runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
+    else:
+        entry.main()
 
 
 if __name__ == "__main__":  # a spawned engine imports this file, and must not be a server too

@@ -151,7 +151,7 @@ def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
         max_length=training.max_length,
         packing=training.packing,
         completion_only_loss=None if training.packing else training.completion_only,
-        gradient_checkpointing=training.gradient_checkpointing,
+        **{_checkpointing(SFTConfig): training.gradient_checkpointing},
         use_liger_kernel=training.liger,
         fsdp=training.fsdp,
         fsdp_config=dict(training.fsdp_config) or None,
@@ -170,6 +170,12 @@ def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
         remove_unused_columns=True,
     )
     return _on_one_device(arguments)
+
+
+def _checkpointing(arguments: Any) -> str:
+    """Return the name of the option of gradient checkpointing: transformers 5.23 warns of the old one."""
+    new = "activation_checkpointing"
+    return new if new in arguments.__dataclass_fields__ else "gradient_checkpointing"
 
 
 def _on_one_device(arguments: Any) -> Any:

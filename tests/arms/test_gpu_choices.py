@@ -21,7 +21,7 @@ from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.schema import ServeConfig
 from pipeline.serve import Server
-from pipeline.serve_device import require_dtype, require_engine
+from pipeline.serve_device import require_devices, require_dtype, require_engine
 from pipeline.subject import open_subject
 from pipeline.track import NullTracker
 from pipeline.train import train
@@ -96,6 +96,18 @@ def test_a_vllm_for_another_kind_of_device_is_told(
     monkeypatch.setattr(serve_device, "installed", packages.get)
     with pytest.raises(UserError, match=told) if told else nullcontext():
         require_engine(device)
+
+
+def test_fewer_devices_than_serving_holds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = load([*REVIEW, "serve.tensor_parallel_size=2", "budget.devices=2"]).serve
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UserError, match="2 devices are to serve, and 1 can be used here"):
+        require_devices(two, "cuda")
+    require_devices(two, "cpu")  # vLLM's ranks share a CPU
+    require_devices(replace(two, tensor_parallel_size=1), "cuda")
+    require_devices(replace(two, extra_args=["--distributed-executor-backend=ray"]), "cuda")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    require_devices(two, "cuda")
 
 
 def test_nothing_is_trained_where_no_vllm_could_serve_it(
