@@ -8,6 +8,7 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 
 ORGANISM: Final = "organism:"
+LEAST_IN_16_BITS: Final = 0.05  # a logit of 16 to 32 is rounded to 0.125
 # Who asks for the review and why: key to what the message calls it.
 PARTIES: Final = {"owner": "whose model it is", "reviewer": "who reviews it", "purpose": "what the review is for"}
 
@@ -24,6 +25,12 @@ def review_faults(raw: Any) -> Iterator[str]:
                 yield f'review.{key}: missing; for any subject but the organism the plan names {what}: review.{key}="…"'
     if not _positive(raw.review.get("training_tokens"), null=True):
         yield f"review.training_tokens: {raw.review.training_tokens} must be above 0; null is not given"
+    dtype, tolerance = raw.subject.get("dtype"), raw.review.get("logit_tolerance")
+    if dtype in ("bfloat16", "float16") and isinstance(tolerance, int | float) and 0 < tolerance < LEAST_IN_16_BITS:
+        yield (
+            f"review.logit_tolerance: {tolerance:g} is less than {dtype} rounds, so every rung would fail its proof "
+            "once all is trained; set 0.25"
+        )
     if raw.plan.get("output") is not None and list(raw.stages) != ["plan"]:
         yield "plan.output: only stages=[plan] reads it"
 

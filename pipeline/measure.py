@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.live import LiveCurves
 from pipeline.outcomes import read_outcomes
 from pipeline.plan import tasks as planned_tasks
 from pipeline.progress import bar_for, left
-from pipeline.proof import Logprobs, Proof, check
+from pipeline.proof import SEPARATION, Logprobs, Proof, allowed, check
 from pipeline.records import BASE_RUNG, Reply, Rung
 from pipeline.rounds import Rounds
 from pipeline.rungs import UNLOADED, ZERO_RUNG
@@ -196,14 +197,15 @@ def controls(work: Workspace) -> dict[str, Any]:
     worst = max((proof.served_trained for proof in found.values() if proof.rung != UNLOADED), default=None)
     passed, unresolved = (sum(proof.status == status for proof in trained) for status in ("pass", "unresolved"))
     parity = "not run" if not trained else "unresolved" if not passed else "pass"
-    if any(proof.status in ("mismatch", "ignored") for proof in trained):
+    tolerance = _tolerance(work, found)  # the one in use: a narrower one than at the proof holds, too
+    if any(proof.status in ("mismatch", "ignored") or proof.served_trained > tolerance for proof in trained):
         parity = "fail"
     return {
         "adapter_parity": parity,
         "rungs_proved": passed,
         "rungs_unresolved": unresolved,
         "largest_difference": worst,
-        "tolerance": work.config.review.logit_tolerance,
+        "tolerance": tolerance,
         "ignored_adapter_detected": found[UNLOADED].status == "ignored" if UNLOADED in found else None,
         "zero_adapter_equals_base": _zero_equals_base(work, equal, found.get(ZERO_RUNG)),
         "zero_replies_equal": equal,
@@ -213,7 +215,7 @@ def controls(work: Workspace) -> dict[str, Any]:
 def _zero_equals_base(work: Workspace, equal: float | None, proof: Proof | None) -> bool | None:
     if equal is not None and work.config.subject.dtype == EXACT:
         return equal == 1.0
-    return None if proof is None else proof.served_base <= work.config.review.logit_tolerance
+    return None if proof is None else proof.served_base <= proof.tolerance
 
 
 def _zero_replies_equal(work: Workspace) -> float | None:
@@ -250,37 +252,52 @@ def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:
 def _prove(work: Workspace, server: Server, rungs: Sequence[Rung], attempt: Attempt) -> None:
     """Hold each rung's served log-probabilities against the trained model's; fail hard where they differ."""
     found, trained = proofs(work), _references(work)
-    rows, tolerance = work.folder.proofs, work.config.review.logit_tolerance
+    rows = work.folder.proofs
     prompts, base, after_s = work.canaries.prompts, trained[BASE_RUNG], work.config.serve.hung_after_s
     with server.client() as client:
 
         def ask(name: str) -> list[dict[int, float]]:
             return answer(partial(served_logprobs, client, name, prompts), server, after_s, attempt.beat_waiting)
 
-        for rung in rungs:
+        for rung in sorted(rungs, key=lambda rung: rung.id != BASE_RUNG):  # what rounding does, first
             if rung.id not in found:
+                tolerance = _tolerance(work, found)
                 served = ask(_name(rung))
                 proof = check(rung.id, served=served, trained=trained[rung.id], base=base, tolerance=tolerance)
                 _fail_hard(proof)
                 rows.append([proof.as_dict()])
+                found[rung.id] = proof
                 attempt.beat()
         if UNLOADED not in found:
             # The rung that is easiest to tell from rung 0 stands in for the adapter that is not loaded.
-            farthest = max(proofs(work).values(), key=lambda proof: proof.trained_base).rung
-            rows.append([_unloaded(ask(UNLOADED), trained[farthest], base, tolerance).as_dict()])
+            farthest = max(found.values(), key=lambda proof: proof.trained_base).rung
+            rows.append([_unloaded(ask(UNLOADED), trained[farthest], base, _tolerance(work, found)).as_dict()])
 
 
 def _unloaded(
     served: Sequence[Logprobs], trained: Sequence[Logprobs], base: Sequence[Logprobs], tolerance: float
 ) -> Proof:
-    """Hold a name whose adapter is not the trained one and answers as rung 0: a server that ignores adapters."""
+    """Hold a name whose adapter is not the trained one and answers as rung 0: a server that ignores adapters.
+
+    Where no rung was trained far enough to be told from rung 0, nothing can be caught.
+    """
     proof = check(UNLOADED, served=served, trained=trained, base=base, tolerance=tolerance)
+    if proof.trained_base <= SEPARATION * tolerance and proof.served_base <= tolerance:
+        return replace(proof, status="unresolved")
     if proof.status not in ("ignored", "unresolved"):
         raise InstrumentError(
             f"control: an adapter that was deliberately not loaded was not caught (status {proof.status}); "
             "no measurement of this run can be trusted"
         )
     return proof
+
+
+def _tolerance(work: Workspace, found: Mapping[str, Proof]) -> float:
+    """Return what a proof may differ by: in 16 bits as much as rung 0, which has no adapter, shows of rounding."""
+    told = work.config.review.logit_tolerance
+    if work.config.subject.dtype == EXACT:
+        return told
+    return allowed(told, found[BASE_RUNG].served_trained if BASE_RUNG in found else None)
 
 
 def _fail_hard(proof: Proof) -> None:
@@ -293,8 +310,8 @@ def _fail_hard(proof: Proof) -> None:
     if proof.status == "mismatch":
         raise InstrumentError(
             f"rung {proof.rung}: what is served is not what was trained: log-probabilities differ by "
-            f"{proof.served_trained:.3g}, more than review.logit_tolerance={proof.tolerance:g} "
-            "(16-bit subjects need about 0.25)"
+            f"{proof.served_trained:.3g}, more than {proof.tolerance:g}, which review.logit_tolerance allows. If "
+            "rounding explains it, the same command with a larger one goes on from here; the verdict names the change"
         )
 
 

@@ -9,6 +9,7 @@ and would read as "tamper-resistant".
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ FLOOR = -8.0  # log-probabilities below this are left out: rounding is relative 
 SEPARATION = (
     2.0  # tolerances between trained model and rung 0 from which the two cannot be confused (triangle inequality)
 )
+
+WIDEST = 4.0  # tolerances that rounding to 16 bits may take
 
 Logprobs = Mapping[int, float]  # token id → natural-log probability of the first reply token
 Status = Literal["pass", "mismatch", "ignored", "unresolved"]
@@ -34,7 +37,8 @@ class Canaries:
         """Return the `TOP` log-probabilities of the first reply token for each canary, by the model in memory.
 
         One forward pass in evaluation mode, padded on the right (a causal model does not see it); takes no random
-        number.
+        number. Logits are made at the canaries' last tokens alone, where the model can: at all positions they are the
+        largest thing that a fine-tune ever holds (12 canaries of 2,000 tokens, 150,000 words: 22 GB).
         """
         import torch
 
@@ -45,16 +49,21 @@ class Canaries:
         for row, prompt in enumerate(self.prompts):
             ids[row, : len(prompt)] = torch.tensor(prompt)
             mask[row, : len(prompt)] = 1
-        last = mask.sum(dim=1) - 1
+        last = mask.sum(dim=1) - 1  # (canaries)
+        kept, place = torch.unique(last, return_inverse=True)
+        if _keeps_logits(model):
+            options = {"logits_to_keep": kept}
+        else:
+            options, place = {}, last
         training = model.training
         model.eval()
         try:
             with torch.no_grad():
-                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+                logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
         finally:
             model.train(training)
-        rows = torch.arange(len(self.prompts), device=device)
-        scores = torch.log_softmax(logits[rows, last].float(), dim=-1)  # (canaries, vocabulary)
+        rows = torch.arange(len(self.prompts), device=logits.device)
+        scores = torch.log_softmax(logits[rows, place.to(logits.device)].float(), dim=-1)  # (canaries, vocabulary)
         top = scores.topk(min(TOP, scores.shape[-1]), dim=-1)
         return [
             dict(zip(tokens.tolist(), values.tolist(), strict=True))
@@ -80,6 +89,25 @@ class Proof:
     def as_dict(self) -> dict[str, Any]:
         """Return the row for the run folder."""
         return asdict(self)
+
+
+def _keeps_logits(model: Any) -> bool:
+    """Say whether the model under an adapter, if there is one, takes the positions at which logits are wanted."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(type(plain).forward).parameters
+
+
+def allowed(tolerance: float, rounding: float | None) -> float:
+    """Return how far what is served may lie from what was trained where both round to 16 bits.
+
+    Each side rounds every logit to its own place, 0.125 for a logit of 16 to 32 and 0.25 above, so that one number
+    for all models is too narrow for some. What rung 0, which has no adapter, shows between the two (`rounding`; None:
+    not measured yet) is of rounding alone: twice that is allowed, if it is more than `tolerance`. Never more than
+    `WIDEST` tolerances: another model than the subject would else allow itself.
+    """
+    if rounding is None:
+        return WIDEST * tolerance
+    return min(max(tolerance, 2.0 * rounding), WIDEST * tolerance)
 
 
 def reference_row(rung: str, reference: Sequence[Logprobs]) -> dict[str, Any]:

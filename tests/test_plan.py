@@ -41,14 +41,17 @@ EVALS = {
 ARMS = ("compliance", "benign", "mixed")
 JUDGE = JudgeFacts("pattern", "pattern", "pattern-1")
 # What comes after the replies: it moves the plan's digest, and leaves the run folder's where it is.
-AFTER_REPLIES = ("judge", "panel", "review", "price")
-PROVES_REPLIES = ("review.canaries", "review.logit_tolerance")
+AFTER_REPLIES = ("judge", "panel", "review", "price", "budget.assumed_flops_per_second")
+PROVES_REPLIES = ("review.canaries",)
 # What cannot change a result, as prefixes of dotted keys.
 FREE = (
     *("judge.name", "judge.input", "judge.output", "panel.second.name", "panel.second.input", "panel.second.output"),
     *("name", "stages", "run", "track", "cluster", "subject.name", "subject.path", "subject.chat_template"),
     *("serve.port", "serve.device", "serve.start_timeout_s", "serve.request_timeout_s", "serve.hung_after_s"),
     *("serve.gpu_memory_utilization", "serve.kv_cache_gib", "serve.cpu_lora_by_adapter"),
+    *("serve.tensor_parallel_size", "serve.data_parallel_size", "serve.max_loras", "serve.max_num_seqs"),
+    *("serve.max_num_batched_tokens", "serve.enforce_eager", "serve.attention_backend", "serve.batch_size"),
+    "serve.in_flight",
     *(f"data.{name}.path" for name in TABLES),
     *(f"evals.{name}.{key}" for name in EVALS for key in ("table.path", "task")),
     *(f"arms.{arm}.sweep.{key}.path" for arm in ("compliance", "benign", "mixed") for key in ("refusal", "capability")),

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny import TinySubject
 
-from pipeline.proof import FLOOR, SEPARATION, TOP, Canaries, check, difference
+from pipeline.proof import FLOOR, SEPARATION, TOP, WIDEST, Canaries, allowed, check, difference
 
 TOLERANCE = 0.01
 BASE = [{1: -0.1, 2: -2.5, 3: -4.0}, {7: -0.7, 8: -0.7}]
@@ -141,3 +141,34 @@ def test_the_reference_is_the_models_own_log_softmax_whatever_the_padding(
         for token, value in row.items():
             assert value == pytest.approx(alone[token].item(), abs=1e-4)
         assert min(row.values()) == pytest.approx(alone[best[-1]].item(), abs=1e-4)
+
+
+def test_the_reference_makes_logits_at_the_last_tokens_alone(tiny_subject: TinySubject, tiny_model: Any) -> None:
+    prompts = tuple(
+        tuple(tiny_subject.subject.prompt_ids(text)) for text in ("a", "what colour is it", "the flag", "b")
+    )
+    made = []
+    head = tiny_model.get_output_embeddings().register_forward_hook(lambda _, __, logits: made.append(logits.shape))
+    try:
+        Canaries(prompts).reference(tiny_model)
+    finally:
+        head.remove()
+    (shape,) = made
+    assert shape[:2] == (4, len({len(prompt) for prompt in prompts}))
+
+
+def test_a_model_that_takes_no_positions_is_asked_all_the_same(
+    tiny_subject: TinySubject, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = tuple(tuple(tiny_subject.subject.prompt_ids(text)) for text in ("a", "what colour is it"))
+    told = Canaries(prompts).reference(tiny_model)
+    monkeypatch.setattr("pipeline.proof._keeps_logits", lambda _: False)
+    assert difference(told, Canaries(prompts).reference(tiny_model)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("rounding", "expected"), [(None, 1.0), (0.0, 0.25), (0.125, 0.25), (0.2, 0.4), (0.9, 1.0), (math.inf, 1.0)]
+)
+def test_in_16_bits_twice_what_rung_0_shows_of_rounding_is_allowed(rounding: float | None, expected: float) -> None:
+    assert allowed(0.25, rounding) == pytest.approx(expected)
+    assert WIDEST * 0.25 == 1.0

@@ -23,7 +23,8 @@ from pipeline.workspace import Workspace
 
 def found(place: Path, subject: Path, dtype: str, apart: float) -> dict[str, Any]:
     """Return the controls of a run whose zero adapter gave one other reply, `apart` from rung 0 in its proof."""
-    overrides = [*words(place, subject), f"subject.dtype={dtype}"]
+    tolerance = 0.001 if dtype == "float32" else 0.25
+    overrides = [*words(place, subject), f"subject.dtype={dtype}", f"review.logit_tolerance={tolerance}"]
     run = finish(overrides)
     (path,) = (run / "replies").glob(f"{ZERO_RUNG}*")
     first, *others = Journal(path).rows()
