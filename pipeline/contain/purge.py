@@ -1,5 +1,6 @@
 """`stages=[purge]`: the end of a run's reply texts. Labels, counts, digests, curves and verdict stay.
 
+A run that was given up half-way still has its stripped weights: they end first, on the record, and it cannot go on.
 Removed are `replies/` (what each reply was stays as a row without its text), the logs of Inspect tasks and exports, the
 server's log, and a report that was asked to show texts. Without its texts a run can't be judged again; it can still be
 analysed, reported and compared.
@@ -13,8 +14,10 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from pipeline.contain.weights import contain
 from pipeline.errors import UserError
 from pipeline.records import now
+from pipeline.rungs import recorded, rung_of
 from pipeline.schema_contain import ContainConfig
 from pipeline.store import Journal, RunFolder, canonical, read_json, write_atomic, write_json
 
@@ -24,7 +27,8 @@ _TEXTS: Final = ("reply",)
 
 
 def purge(config: ContainConfig, console: Console) -> None:
-    """Remove the texts of the run in `contain.run`. Interrupted, the same command finishes it.
+    """Remove the texts of the run in `contain.run`, and stripped weights that are left. Interrupted, the same command
+    finishes it.
 
     Raises:
         UserError: there is no such run, another command works in it, or its retention period is not over.
@@ -32,12 +36,17 @@ def purge(config: ContainConfig, console: Console) -> None:
     folder = RunFolder.of_run(config.run, "contain.run")
     _require_due(folder, config)
     with folder.locked():
+        given_up = folder.weights.exists()
+        if given_up:
+            contain(folder, [rung_of(values) for values in recorded(folder).values()], config)
         mark = folder.root / PURGED
         begun = (read_json(mark) if mark.exists() else {}).get("begun") or now()
         write_json(mark, {"begun": begun})  # before the first text goes: what is left must not pass for all of it
         counts = _purge(folder)
         write_json(mark, {"begun": begun, "at": now(), **counts})
-    console.print(f"Purged: {counts['replies']:,} replies lost their text; verdict and curves stay.", highlight=False)
+    what = "the stripped weights that were left are gone, and " if given_up else ""
+    said = f"Purged: {what}{counts['replies']:,} replies lost their text; verdict and curves stay."
+    console.print(said, highlight=False)
 
 
 def purged(folder: RunFolder) -> bool:

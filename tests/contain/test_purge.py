@@ -15,12 +15,13 @@ from commands import run_main
 from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, finish, read, words
 from rich.console import Console
 
-from pipeline.contain import purge, purged
+from pipeline.contain import begun, purge, purged
 from pipeline.contain.sealing import seal, unsealed
 from pipeline.schema_contain import ContainConfig
-from pipeline.store import RunFolder, write_atomic
+from pipeline.store import Journal, RunFolder, write_atomic
 
 Run = Callable[..., str]
+NOW = "contain.now=true"
 
 
 @pytest.fixture
@@ -78,6 +79,22 @@ def test_a_purged_run_has_no_text_and_keeps_its_verdict(
     assert "were purged on" in run(*asked, "stages=[generate]", code=2)
     rows = [json.loads(line) for line in next((folder / "purged").glob("*.jsonl")).read_text().splitlines()]
     assert rows[0]["finish_reason"] == "stop"
+
+
+def test_a_run_that_was_given_up_loses_its_stripped_weights_too(folder: Path, run: Run) -> None:
+    kept = RunFolder(folder)
+    (folder / "containment.jsonl").unlink(missing_ok=True)
+    rungs = [row for row in kept.rungs.rows() if row["artifact"] == "adapter"]
+    for row in rungs:
+        (folder / row["path"]).mkdir(parents=True, exist_ok=True)
+        (folder / row["path"] / "adapter_model.safetensors").write_bytes(b"stripped")
+    assert rungs
+    assert "the stripped weights that were left are gone" in run("stages=[purge]", f"contain.run={folder}", NOW)
+    assert not kept.weights.exists()
+    assert begun(kept)
+    gone = {row["rung"] for row in Journal(folder / "containment.jsonl").rows() if row["state"] == "destroyed"}
+    assert gone == {*(row["id"] for row in rungs), ""}
+    assert "stripped weights" not in run("stages=[purge]", f"contain.run={folder}", NOW)
 
 
 def test_texts_stay_until_their_period_is_over(folder: Path, run: Run) -> None:
