@@ -10,6 +10,8 @@ $(error $(VENV) holds the $(HAS) extra: `make clean` first, or `make env EXTRA=$
 endif
 # uv ignores pip's configuration: hand on local wheels where pip has some, else let uv find the CPU build of torch.
 LINKS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+# The cpu extra is installed as it was tested; without what would bring builds for CUDA along.
+PINNED := $(if $(filter cpu,$(EXTRA)),--constraint constraints.txt --overrides overrides-cpu.txt)
 UV_ENV := $(if $(LINKS),UV_FIND_LINKS="$(LINKS)") $(if $(filter cpu,$(EXTRA)),$(if $(LINKS),,UV_TORCH_BACKEND=cpu))
 
 # Without compiled modules every start of Python, and of vLLM above all, compiles them anew.
@@ -23,11 +25,10 @@ help: ## list the targets
 
 env: $(VENV)/.done ## make .venv and install Holdfast with its cpu (or EXTRA=gpu) and dev extras
 
-$(VENV)/.done: pyproject.toml constraints.txt
+$(VENV)/.done: pyproject.toml constraints.txt overrides-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(UV_ENV) $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra $(EXTRA) --extra dev \
-		$(if $(filter cpu,$(EXTRA)),--constraint constraints.txt)
+	$(UV_ENV) $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra $(EXTRA) --extra dev $(PINNED)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@echo $(EXTRA) > $@
 
@@ -49,8 +50,7 @@ compiled: env
 	@-$(BIN)/python -m pytest --collect-only -qq >/dev/null
 
 slow: env ## the tests that take minutes
-	$(UV_ENV) $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra fit \
-		$(if $(filter cpu,$(EXTRA)),--constraint constraints.txt)
+	$(UV_ENV) $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra fit $(PINNED)
 	$(PYTEST) --slow
 
 lint: env ## ruff and mypy

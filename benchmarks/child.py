@@ -18,6 +18,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).parents[1]
 # Environment of a child that runs vLLM: no network, no usage statistics.
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+SAMPLER: Final = "VLLM_USE_FLASHINFER_SAMPLER"
 
 # A reason has at most these; vLLM's processes begin each line of their own with "(NAME pid=1) ERROR … [file.py:1] ".
 MOST_LINES: Final = 40
@@ -53,7 +54,7 @@ class Child:
             stderr=self._log,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **OFFLINE, **self.environment},
+            env={**os.environ, **offline(), **self.environment},
         )
         try:
             self._answer()
@@ -94,6 +95,16 @@ class Child:
             raise RuntimeError(f"the engine ended: {reason_in(log)}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def offline() -> dict[str, str]:
+    """Return what vLLM's environment must hold besides ours, as `pipeline.serve_device` gives it to the server.
+
+    No network; no sampling that ninja and nvcc would have to compile first, unless our environment wants it; and the
+    programs beside this Python.
+    """
+    programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return {**OFFLINE, SAMPLER: os.environ.get(SAMPLER, "0"), "PATH": os.pathsep.join(programs)}
 
 
 def reason_in(log: str) -> str:

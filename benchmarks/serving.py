@@ -33,6 +33,7 @@ from pipeline.generate import Cell, matrix
 from pipeline.records import Rung
 from pipeline.schema import ServeConfig
 from pipeline.serve import MAX_CPU_ADAPTERS, Server, lora_rank
+from pipeline.serve_adapters import adapted_modules
 from pipeline.serve_device import environment, resolve_device
 from pipeline.subject import Subject
 
@@ -72,8 +73,9 @@ def requests(subject: Subject, rungs: Sequence[Rung], count: int) -> list[Cell]:
     return [cell for rung in rungs for cell in [c for c in cells if c.rung == rung.id][:each]]
 
 
-def engine_options(subject: Subject, config: ServeConfig, adapters: int) -> dict[str, Any]:
+def engine_options(subject: Subject, config: ServeConfig, folders: Sequence[Path]) -> dict[str, Any]:
     """Return the arguments of `vllm.LLM` that stand for the server's command line (`pipeline.serve`)."""
+    adapters = len(folders)
     slots = min(config.max_loras, adapters)
     return {
         "model": str(subject.path),
@@ -87,6 +89,7 @@ def engine_options(subject: Subject, config: ServeConfig, adapters: int) -> dict
         "max_loras": slots,
         "max_lora_rank": lora_rank([RANK]),
         "max_cpu_loras": max(slots, min(adapters, MAX_CPU_ADAPTERS)),
+        "lora_target_modules": adapted_modules(folders),
     }
 
 
@@ -95,7 +98,7 @@ class Engine:
 
     def __init__(self, subject: Subject, config: ServeConfig, rungs: Sequence[Rung], root: Path) -> None:
         job = {
-            "options": engine_options(subject, config, len(rungs)),
+            "options": engine_options(subject, config, [Path(rung.path) for rung in rungs]),
             "adapters": {rung.id: rung.path for rung in rungs},
             "stop_token_ids": list(subject.stop_token_ids),
         }

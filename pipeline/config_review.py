@@ -26,7 +26,8 @@ def review_faults(raw: Any) -> Iterator[str]:
     if not _positive(raw.review.get("training_tokens"), null=True):
         yield f"review.training_tokens: {raw.review.training_tokens} must be above 0; null is not given"
     dtype, tolerance = raw.subject.get("dtype"), raw.review.get("logit_tolerance")
-    if dtype in ("bfloat16", "float16") and isinstance(tolerance, int | float) and 0 < tolerance < LEAST_IN_16_BITS:
+    proving = {"train", "generate"} & set(raw.stages) and dtype in ("bfloat16", "float16")
+    if proving and isinstance(tolerance, int | float) and 0 < tolerance < LEAST_IN_16_BITS:
         yield (
             f"review.logit_tolerance: {tolerance:g} is less than {dtype} rounds, so every rung would fail its proof "
             "once all is trained; set 0.25"

@@ -33,7 +33,8 @@ class JudgeServer:
 
     Args:
         config: `path` (a folder), or `model` and `revision` (of the Hub); `dtype`, `max_model_len`.
-        serve: device and engine settings; what concerns adapters is not used.
+        serve: device and engine settings of the subject's server: the machine's are taken over, the model's are not;
+            what concerns adapters is not used.
         template: the judge's question, to see that no special token of its tokenizer passes it.
 
     Raises:
@@ -44,7 +45,14 @@ class JudgeServer:
 
     def __init__(self, config: LlmJudgeConfig, serve: ServeConfig | None, template: Template) -> None:
         self._chat = config.chat
-        self._serve = replace(serve or ServeConfig(), port=None, max_model_len=config.max_model_len)
+        self._serve = replace(
+            serve or ServeConfig(),
+            port=None,
+            max_model_len=config.max_model_len,
+            attention_backend=None,
+            max_num_batched_tokens=None,
+            extra_args=[],
+        )
         self._timeout_s = config.timeout_s
         self._model = SubjectConfig("judge", config.path or config.model, config.revision, config.dtype)
         with _as_judge():

@@ -19,6 +19,7 @@ import httpx
 from pipeline import guard, interpreter, vllm_server
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
+from pipeline.serve_adapters import adapter_options
 from pipeline.serve_device import Servable, environment, require_devices, require_engine, resolve_device
 from pipeline.watch import LOOK_S, Watch, hung, no_beat
 
@@ -235,16 +236,8 @@ class Server:
         if config.enforce_eager:
             options += ["--enforce-eager"]
         if self.adapters:
-            slots = min(config.max_loras, len(self.adapters))
-            options += [
-                "--enable-lora",
-                "--max-loras",
-                str(slots),
-                "--max-lora-rank",
-                str(lora_rank(self.ranks)),
-            ]
-            options += ["--max-cpu-loras", str(max(slots, min(len(self.adapters), MAX_CPU_ADAPTERS)))]
-            options += ["--lora-modules", *(f"{name}={path}" for name, path in self.adapters.items())]
+            options += ["--max-lora-rank", str(lora_rank(self.ranks))]
+            options += adapter_options(self.adapters, config, MAX_CPU_ADAPTERS)
         return interpreter.command(vllm_server.__file__, *options, *config.extra_args)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,7 @@ OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
 }
-
+SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 
 # vLLM's own options by which devices of other machines serve too.
 _OTHER_NODES = ("--distributed-executor-backend", "--nnodes", "--data-parallel-backend", "--data-parallel-address")
@@ -135,9 +136,14 @@ def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str
     On a CPU also: memory for keys and values; worker and engine in one process, one fewer to start and to talk to; the
     engine forked; the multi-LoRA operator; and one thread for a tiny model, as in training, unless OMP_NUM_THREADS says
     otherwise: its operators are too short to share, and the web server needs the other core (docs/LOG.md).
+
+    On a GPU also: without FlashInfer's sampling by top-k and top-p, unless the caller's environment wants it, since no
+    request of ours asks for it and vLLM's start would have ninja and nvcc compile it; and the programs that pip put
+    beside this Python, ninja among them, for what is compiled all the same.
     """
     if device != "cpu":
-        return OFFLINE
+        programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        return {**OFFLINE, SAMPLER: os.environ.get(SAMPLER, "0"), "PATH": os.pathsep.join(programs)}
     told = {
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -26,7 +26,12 @@ IDLE = 0.03  # of one core: a server that does nothing uses 0.01 (event loops, s
 
 @dataclass(frozen=True)
 class Used:
-    """What a process group has used so far: processor seconds, and bytes read from files or mapped from a disk."""
+    """What a process group has used so far: processor seconds, and bytes read.
+
+    `read` is a sum of the kernel's counters that bytes of one file may enter twice: what was asked for by read(2), what
+    came from a disk, the page faults that had to wait for one. Each sees what others miss: the pages of a mapped file
+    are mostly read ahead of the faults, and what comes over a network, or from the cache, is from no disk.
+    """
 
     seconds: float
     read: int
@@ -43,8 +48,8 @@ def used_by(group: int, proc: Path = Path("/proc")) -> Used | None:
         try:
             fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()  # from the third on
             if int(fields[2]) == group:
-                told = re.search(r"^rchar: (\d+)", Path(entry.path, "io").read_text(), re.MULTILINE)
-                read += (int(told[1]) if told else 0) + int(fields[9]) * os.sysconf("SC_PAGE_SIZE")
+                told = re.findall(r"^(?:rchar|read_bytes): (\d+)$", Path(entry.path, "io").read_text(), re.MULTILINE)
+                read += sum(map(int, told)) + int(fields[9]) * os.sysconf("SC_PAGE_SIZE")
                 ticks += int(fields[11]) + int(fields[12])
                 found += 1
         except OSError:  # it ended meanwhile

@@ -35,6 +35,7 @@ from pipeline.budget import Ledger
 from pipeline.generate import read_replies
 from pipeline.schema import BudgetConfig
 from pipeline.serve import Server
+from pipeline.serve_adapters import adapted_modules
 from pipeline.store import RunFolder
 from pipeline.subject import Subject
 
@@ -205,9 +206,11 @@ def test_every_part_runs_at_its_short_sizes(tmp_path: Path) -> None:
         assert all(line.seconds > 0 for line in result.lines)
 
 
-def test_the_engine_in_process_gets_the_servers_options(subject: Subject) -> None:
+def test_the_engine_in_process_gets_the_servers_options(subject: Subject, tmp_path: Path) -> None:
     config = serve_config()
-    options = serving.engine_options(subject, config, 24)
+    folders = list(make_adapters(subject, tmp_path, 1).values()) * 24
+    options = serving.engine_options(subject, config, folders)
+    assert options["lora_target_modules"] == adapted_modules(folders)
     assert options["max_loras"] == config.max_loras
     assert options["max_cpu_loras"] == 24
     assert options["max_lora_rank"] == RANK

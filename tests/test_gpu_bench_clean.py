@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import weakref
 from pathlib import Path
@@ -183,6 +184,27 @@ def test_an_engine_that_ends_gives_its_reason_to_the_figure(
     assert "EngineCore failed to start." in figure.raw["error"]
     assert "EngineCore failed to start." in capsys.readouterr().err
     assert json.dumps(figure.raw)
+
+
+def test_an_engine_compiles_no_sampling_that_nobody_asks_for(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a real child finds in its environment: vLLM's start would call ninja and nvcc without it."""
+    names = ("VLLM_USE_FLASHINFER_SAMPLER", "PATH", "HF_HUB_OFFLINE", "MINE")
+    script = tmp_path / "tells_its_environment.py"
+    script.write_text(
+        "import os\nfrom benchmarks.child import answer_lines\n"
+        f"answer_lines(lambda job: lambda asked: {{name: os.environ.get(name) for name in {names}}})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv(names[0], raising=False)
+    for wanted in ("0", "1"):
+        with Child("tells_its_environment", {}, call.root / wanted, {"MINE": "here"}) as child:
+            told = child.ask(None)
+        assert told[names[0]] == wanted
+        assert told["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+        assert (told["HF_HUB_OFFLINE"], told["MINE"]) == ("1", "here")
+        monkeypatch.setenv(names[0], "1")  # the user's word stands
 
 
 def test_the_servers_log_goes_with_a_failure_that_only_names_it(call: Call, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,47 @@ def test_sleep_mode_is_not_measured_without_a_cuda_device(call: Call) -> None:
     assert all("needs a CUDA device" in figure.why for figure in figures)
 
 
+class Sleeper:
+    """Stands in for an engine in 16 bits: a reply depends on the batch that it shares, and no two rounds are alike."""
+
+    started_s = 8.0
+
+    def __init__(self, changed: bool = False) -> None:
+        self.changed = changed
+        self.calls: list[tuple[str, int]] = []
+
+    def generate(self, requests: list[Request]) -> dict[str, Any]:
+        self.calls.append(("generate", len(requests)))
+        slept = self.changed and ("wake", 0) in self.calls
+        batch = len(self.calls) if len(requests) > 1 else 0
+        return {"seconds": 1.0, "tokens": 1, "replies": [f"{slept} {batch}"] * len(requests)}
+
+    def sleep(self) -> float:
+        self.calls.append(("sleep", 0))
+        return 3.0
+
+    def wake(self) -> float:
+        self.calls.append(("wake", 0))
+        return 1.0
+
+
+def test_an_engine_is_held_against_itself_by_a_request_that_is_alone(call: Call) -> None:
+    engine: Any = Sleeper()
+    asleep, free, whole, awake = serving.slept_between(engine, serving.load_of(call), lambda: (1, 2))
+    assert (asleep, free, whole, awake) == (3.0, 1, 2, 1.0)
+    assert engine.calls[0] == ("generate", serving.load_of(call).requests), "it has work behind it, as between two arms"
+    assert engine.calls[1:] == [("generate", 1), ("sleep", 0), ("wake", 0), ("generate", 1)]
+    other: Any = Sleeper(changed=True)
+    with pytest.raises(RuntimeError, match="otherwise after its sleep"):
+        serving.slept_between(other, serving.load_of(call), lambda: (1, 2))
+
+
+def test_an_engine_wraps_the_modules_that_the_server_would(tmp_path: Path) -> None:
+    adapters = models.save_adapters(models.TINY, tmp_path, 2, 16, "float32")
+    linear = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert serving.lora_options(32, adapters)["lora_target_modules"] == linear
+
+
 def test_an_engine_that_does_not_start_says_why_and_is_started_once(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,12 +189,13 @@ def test_stages_are_read_from_the_ledger_and_add_up_to_the_whole() -> None:
 
 
 def test_the_review_that_is_timed_composes_on_both_devices(call: Call, tmp_path: Path) -> None:
-    for kind, serve in (("cpu", "auto"), ("cuda", "cuda")):
-        words = whole.overrides(replace(call, device=kind, short=False), tmp_path)
-        made = load(words)
-        assert made.serve.device == serve
-        assert made.subject.dtype == ("bfloat16" if kind == "cuda" else "float32")
-        assert len(made.arms) * len(made.seeds) == 9
+    for kind, short in product(("cpu", "cuda"), (False, True)):
+        made = load(whole.overrides(replace(call, device=kind, short=short), tmp_path))
+        assert made.serve.device == {"cpu": "auto", "cuda": "cuda"}[kind]
+        precision = "bfloat16" if kind == "cuda" else "float32"
+        assert made.subject.dtype == precision
+        assert {arm.training.precision for arm in made.arms.values()} == {precision}
+        assert len(made.arms) * len(made.seeds) == (1 if short else 9)
 
 
 def test_fifty_million_parameters_are_fifty_million() -> None:

@@ -84,19 +84,21 @@ def test_one_that_is_not_ours_or_is_gone_never_hangs():
     assert used_by(1, Path("/nowhere")) is None
 
 
-def test_time_and_pages_of_all_in_the_group_count_and_of_no_other(tmp_path: Path):
+def test_time_and_reads_of_all_in_the_group_count_and_of_no_other(tmp_path: Path):
     def process(number: int, group: int, reads: int, user: int, system: int) -> None:
         rest = f"S 1 {group} 7 0 -1 4194304 11 12 {reads} 13 {user} {system} 98 99 20 0 1 0 5 6 7"
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "stat").write_text(f"{number} (a (bad) name 1 2) {rest}\n")
-        (tmp_path / str(number) / "io").write_text(f"rchar: {1000 * reads}\nread_bytes: 9\nwrite_bytes: 9\n")
+        lines = [f"rchar: {1000 * reads}", "wchar: 9", f"read_bytes: {100_000 * reads}", "write_bytes: 9"]
+        (tmp_path / str(number) / "io").write_text("\n".join([*lines, "cancelled_write_bytes: 9", ""]))
 
     process(40, 40, 1, 100, 20)
     process(41, 40, 2, 3, 4)
     process(42, 42, 500, 500, 500)
     (tmp_path / "43").mkdir()  # ended meanwhile
     (tmp_path / "self").mkdir()
-    assert used_by(40, tmp_path) == Used(127 / os.sysconf("SC_CLK_TCK"), 3000 + 3 * os.sysconf("SC_PAGE_SIZE"))
+    pages = 3 * os.sysconf("SC_PAGE_SIZE")
+    assert used_by(40, tmp_path) == Used(127 / os.sysconf("SC_CLK_TCK"), 3000 + 300_000 + pages)
 
 
 def test_one_that_reads_its_weights_from_a_slow_disk_does_not_hang(monkeypatch: pytest.MonkeyPatch):

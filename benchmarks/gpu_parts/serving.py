@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from benchmarks.gpu_parts.call import Call, Once, scratch
 from benchmarks.gpu_parts.engine import Engine, Request
 from benchmarks.gpu_parts.models import save_adapters, save_config
 from benchmarks.gpu_parts.record import Figure, Wanted
+from pipeline.serve_adapters import adapted_modules
 
 RANK: Final = 16
 # Adapters that the requests are spread over: first the target's, right after the bare base that it is a share of.
@@ -78,13 +79,14 @@ def options_of(call: Call, folder: Path, **more: Any) -> dict[str, Any]:
     return options | more
 
 
-def lora_options(slots: int, adapters: int) -> dict[str, Any]:
-    """Return what an engine needs for adapters."""
+def lora_options(slots: int, adapters: Mapping[str, Path]) -> dict[str, Any]:
+    """Return what an engine needs for adapters (name → folder), as `pipeline.serve` tells the server."""
     return {
         "enable_lora": True,
         "max_loras": slots,
         "max_lora_rank": RANK,
-        "max_cpu_loras": max(slots, adapters),
+        "max_cpu_loras": max(slots, len(adapters)),
+        "lora_target_modules": adapted_modules(adapters.values()),
     }
 
 
@@ -148,7 +150,7 @@ class Mixing:
     def _start(self, slots: int) -> Engine:
         folder = save_config(self.call.shape(self.name), self.root / "model", self.call.dtype)
         adapters = self._adapters() if slots else {}
-        more = lora_options(slots, len(adapters)) if slots else {}
+        more = lora_options(slots, adapters) if slots else {}
         options = options_of(self.call, folder, **more)
         engine = Engine(options, self.root / f"slots-{slots}", adapters, environment_of(self.call))
         return self._stack.enter_context(engine)
@@ -267,6 +269,29 @@ def sleeping(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
             yield want, lambda want=want, slept=slept: slept()[want.key]
 
 
+def slept_between(engine: Engine, load: Load, memory: Callable[[], tuple[int, int]]) -> tuple[float, int, int, float]:
+    """Let the engine sleep once, after a round of work, and wake it.
+
+    One request that is asked alone, before and after, tells whether it is the same engine still: in 16 bits a reply
+    depends on the batch that it shares, and no two rounds share their batches alike.
+
+    Returns:
+        Seconds to fall asleep, the bytes that `memory` then gives as free and as all, seconds to wake.
+
+    Raises:
+        RuntimeError: it answers otherwise than before.
+    """
+    requests = load.spread([])
+    engine.generate(requests)
+    before = engine.generate(requests[:1])["replies"]
+    asleep = engine.sleep()
+    free, whole = memory()
+    awake = engine.wake()
+    if engine.generate(requests[:1])["replies"] != before:
+        raise RuntimeError("the engine answers otherwise after its sleep: nothing was measured")
+    return asleep, free, whole, awake
+
+
 def _slept(call: Call, name: str) -> dict[str, Figure]:
     import torch
 
@@ -279,12 +304,7 @@ def _slept(call: Call, name: str) -> dict[str, Figure]:
     with Engine(options, root / "first"):
         pass  # fills the caches
     with Engine(options, root / "second") as engine:
-        before = engine.generate(load.spread([]))
-        asleep = engine.sleep()
-        free, whole = torch.cuda.mem_get_info()
-        awake = engine.wake()
-        if engine.generate(load.spread([]))["replies"][0] != before["replies"][0]:
-            raise RuntimeError("the engine answers otherwise after its sleep: nothing was measured")
+        asleep, free, whole, awake = slept_between(engine, load, torch.cuda.mem_get_info)
         start = engine.started_s
     return {
         slept.key: Figure(slept, asleep + awake, (asleep + awake) / start, raw={"sleep_s": asleep, "wake_s": awake}),

@@ -107,8 +107,9 @@ def overrides(call: Call, root: Path) -> list[str]:
         "track": "none",
         "run.dir": root / "run",
     }
-    if cuda:
-        given |= {f"arms.{arm}.training.precision": "bfloat16" for arm in ("compliance", "benign", "mixed")}
+    if cuda:  # of the chosen arms alone: a key of another would be taken for an arm of its own
+        arms = ("compliance",) if call.short else ("compliance", "benign", "mixed")
+        given |= {f"arms.{arm}.training.precision": "bfloat16" for arm in arms}
     if call.short:
         given |= {"arm": "[compliance]", "seeds": "[0]", "arms.compliance.training.max_steps": 2}
         given |= {f"evals.{name}.table.limit": 4 for name in ("refusal", "over_refusal", "capability")}

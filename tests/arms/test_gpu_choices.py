@@ -2,6 +2,8 @@
 
 import copy
 import io
+import os
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.schema import ServeConfig
 from pipeline.serve import Server
-from pipeline.serve_device import require_devices, require_dtype, require_engine
+from pipeline.serve_device import environment, require_devices, require_dtype, require_engine
 from pipeline.subject import open_subject
 from pipeline.track import NullTracker
 from pipeline.train import train
@@ -127,12 +129,31 @@ def test_what_is_not_chosen_is_left_to_vllm() -> None:
     assert not {"--attention-backend", "--data-parallel-size", "--max-num-batched-tokens"} & set(words)
 
 
+def test_nothing_is_compiled_that_no_request_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM warms FlashInfer's sampling up, which ninja and nvcc build: no reply here is drawn by top-k or top-p."""
+    subject: Any = SimpleNamespace(path=Path("model"), dtype="bfloat16")
+    flag = "VLLM_USE_FLASHINFER_SAMPLER"
+    monkeypatch.delenv(flag, raising=False)
+    assert environment(subject, ServeConfig(), "cuda")[flag] == "0"
+    monkeypatch.setenv(flag, "1")
+    assert environment(subject, ServeConfig(), "cuda")[flag] == "1", "the user's word stands"
+
+
+def test_the_servers_programs_are_those_of_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip puts ninja there, and `make demo` does not name the folder on PATH."""
+    subject: Any = SimpleNamespace(path=Path("model"), dtype="bfloat16")
+    own = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", f"/first{os.pathsep}/second")
+    assert environment(subject, ServeConfig(), "cuda")["PATH"].split(os.pathsep) == [own, "/first", "/second"]
+    monkeypatch.delenv("PATH")
+    assert environment(subject, ServeConfig(), "cuda")["PATH"].split(os.pathsep)[0] == own
+
+
 def test_what_the_template_says_of_training_reaches_trl(tiny_subject: TinySubject, tmp_path: Path) -> None:
     made = load(
         [
             *REVIEW,
-            *("arms.compliance.training.packing=true", "arms.compliance.training.fsdp=true"),
-            "+arms.compliance.training.fsdp_config.transformer_layer_cls_to_wrap=LlamaDecoderLayer",
+            "arms.compliance.training.packing=true",
         ]
     )
     training = made.arms["compliance"].training
@@ -143,10 +164,8 @@ def test_what_the_template_says_of_training_reaches_trl(tiny_subject: TinySubjec
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 8)
     assert arguments.packing
     assert arguments.gradient_checkpointing
-    assert arguments.fsdp is True
     arguments._n_gpu = 2  # as transformers sets it where two devices are visible
     assert _on_one_device(arguments).n_gpu == 1
-    assert arguments.fsdp_config["transformer_layer_cls_to_wrap"] == ["LlamaDecoderLayer"]
     assert training.precision == "bfloat16"
 
 
@@ -167,7 +186,8 @@ def test_the_attention_asked_for_is_the_models(tiny_folder: Path) -> None:
         ("serve.data_parallel_size=0", "serve.data_parallel_size: 0 must be 1 or more"),
         ("serve.gpu_memory_utilization=1.5", "must be above 0 and at most 1"),
         ("serve.max_loras=0", "serve.max_loras: 0 must be 1 or more"),
-        ("+arms.compliance.training.fsdp_config.version=2", "only fsdp=true reads it"),
+        ("arms.compliance.training.fsdp=true", "arms.compliance.training.fsdp: it needs a process for each device"),
+        ("+arms.compliance.training.fsdp_config.version=2", "training.fsdp_config: it needs a process for each device"),
     ],
 )
 def test_what_cannot_be_is_told(override: str, message: str) -> None:

@@ -81,6 +81,8 @@ def install(options: argparse.Namespace, version: str, folder: Path) -> list[lis
     """Return the commands that make an environment with one version of vLLM."""
     uv = ["uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
     wanted = ["-r", "pyproject.toml", "--extra", "dev", f"{BUILDS[options.build]}=={version}"]
+    if options.build == "cpu":
+        wanted += ["--overrides", "overrides-cpu.txt"]
     if options.override:
         said = folder.with_name(f"{folder.name}.overrides")  # not with_suffix: a version has dots
         said.parent.mkdir(parents=True, exist_ok=True)

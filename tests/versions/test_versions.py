@@ -25,6 +25,12 @@ def test_an_environment_takes_the_version_that_is_asked_for_and_no_other_build(t
     assert holdfast[-2:] == ["--editable", "."]
 
 
+def test_only_the_build_for_the_cpu_goes_without_torchvision(tmp_path: Path):
+    for build, count in (("cpu", 1), ("gpu", 0)):
+        options = argparse.Namespace(build=build, python="python3", override=[], find_links=[])
+        assert install(options, "0.32.0", tmp_path / "e")[1].count("overrides-cpu.txt") == count
+
+
 def test_what_failed_and_what_was_not_tried_is_told():
     rows = [
         Row(
