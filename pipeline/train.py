@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +16,11 @@ from rich.progress import Progress
 from pipeline.arms.base import Climb, Pause, Task
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
+from pipeline.before_training import check_base, check_measured, rungs_of
 from pipeline.budget import JOB, Allowance
 from pipeline.cluster.lease import limits_of
 from pipeline.contain import begun
+from pipeline.contain.weights import destroy_parked
 from pipeline.errors import UserError
 from pipeline.measure import proofs
 from pipeline.plan import tasks, training_caps
@@ -30,8 +31,7 @@ from pipeline.rungs import ZERO_RUNG, base_rung, row
 from pipeline.schema import LoraConfig
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
-from pipeline.serve_device import require_devices, require_dtype, require_engine
-from pipeline.standing import is_lost, standing, unanswered
+from pipeline.standing import can_go_on, damage, is_lost, standing, unanswered
 from pipeline.store import canonical, file_sha256, require_room
 from pipeline.subject import TINY
 from pipeline.track import Tracker
@@ -48,7 +48,7 @@ def train(work: Workspace, tracker: Tracker) -> None:
 
     Raises:
         UserError: the subject's weights are not those that the run folder's rungs were trained on, or could not be
-            served.
+            served; on a GPU, something of a measured ladder was lost.
     """
     planned = tasks(work.config)
     todo = [task for task in planned if _unfinished(work, task)]
@@ -57,7 +57,8 @@ def train(work: Workspace, tracker: Tracker) -> None:
             _keep_adapters(work, task)  # a kill may have come before
     if not todo and _has_fixed_rungs(work):
         return
-    _check_base(work)
+    check_base(work)
+    check_measured(work, todo)
     _quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
@@ -106,7 +107,8 @@ def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> st
     if ended is not None and not _unfinished(work, task):
         _keep_adapters(work, task, pause)
         return ended
-    _check_base(work)
+    check_base(work)
+    check_measured(work, [task])
     _quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
@@ -118,7 +120,7 @@ def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> st
 def _climb(
     work: Workspace, tracker: Tracker, task: Task, model: Any, bar: Progress, job: Any, pause: Pause | None = None
 ) -> str:
-    there = _rungs_of(work, task)
+    there = rungs_of(work, task)
     done = standing(work.folder, there, task.rungs)
     work.folder.rungs.append({**row(rung), "void": True} for rung in there[len(done) :])
     shas = {rung.id: rung.sha256 for rung in there}
@@ -127,6 +129,8 @@ def _climb(
     before = work.ledger.spent("train", task.arm, task.seed) + work.ledger.spent(JOB, task.arm, task.seed)
     limits = limits_of(work.folder.own) if work.folder.task else training_caps(work.config, task)
     examples = draw(task, work.subject, work.tables)
+    if pause and pause.parked and not _is_whole(work, pause.parked):
+        pause.parked = None  # a kill came while it was destroyed, and something of the ladder was lost since
     saved = [*done, *([pause.parked] if pause and pause.parked else [])]
     climbed = max((rung.step for rung in saved), default=0)
     bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=climbed)
@@ -175,14 +179,14 @@ def _climb(
 def _keep_adapters(work: Workspace, task: Task, pause: Pause | None = None) -> None:
     """Delete what a ladder would go on from. Not before the ledger says that it ended: after a kill it is needed."""
     if pause and pause.parked:  # no rung: nobody measures it
-        shutil.rmtree(work.folder.root / pause.parked.path, ignore_errors=True)
+        destroy_parked(work.folder, pause.parked)
     for name in _NOT_SERVED:
         for path in (work.folder.weights / task.arm / f"s{task.seed}").glob(f"checkpoint-*/{name}"):
             path.unlink()
 
 
-def _rungs_of(work: Workspace, task: Task) -> list[Rung]:
-    return [rung for rung in work.rungs() if (rung.arm, rung.seed) == (task.arm, task.seed)]
+def _is_whole(work: Workspace, parked: Rung) -> bool:
+    return not damage(work.folder, parked) and can_go_on(work.folder.root / parked.path)
 
 
 def _unfinished(work: Workspace, task: Task) -> bool:
@@ -193,7 +197,7 @@ def _unfinished(work: Workspace, task: Task) -> bool:
     ending = work.ledger.ending("train", task.arm, task.seed)
     if ending is None or begun(work.folder):
         return ending is None
-    there = _rungs_of(work, task)
+    there = rungs_of(work, task)
     short = ending == "max_steps" and task.rungs[-1] not in {rung.step for rung in there}
     return short or any(is_lost(work.folder, rung) for rung in there) or bool(unanswered(work.folder, there))
 
@@ -237,22 +241,6 @@ def _save_fixed_rungs(work: Workspace, model: Any, lora: LoraConfig) -> None:
 def _record(work: Workspace, rung: Rung, model: Any) -> None:
     work.folder.canaries.append([reference_row(rung.id, work.canaries.reference(model))])
     work.folder.rungs.append([row(rung)])
-
-
-def _check_base(work: Workspace) -> None:
-    require_dtype(work.config.subject.dtype, work.device)
-    here, task = "generate" in work.config.stages, work.config.cluster.job is not None
-    if here or task:  # else it is served elsewhere
-        require_engine(work.device)
-    if here and not task:  # another job serves, with devices of its own
-        require_devices(work.config.serve, work.device)
-    for values in work.folder.rungs.rows():
-        if values["base_sha256"] != work.subject.sha256:
-            raise UserError(
-                f"{work.folder.rungs.path}: its rungs were trained on other weights "
-                f"({values['base_sha256'][:12]}) than the subject has now ({work.subject.sha256[:12]})",
-                "bring the old weights back, or start afresh with run.dir=",
-            )
 
 
 def prepare_process(parameters: int, device: str, threads: int | None = None) -> None:

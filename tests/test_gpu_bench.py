@@ -210,17 +210,36 @@ def test_a_way_to_train_is_measured(call: Call, way: Way) -> None:
 
 
 @pytest.mark.parametrize("trainer", ["bare", "holdfast"])
-def test_where_memory_ends_fewer_rows_are_taken_and_said(
-    call: Call, monkeypatch: pytest.MonkeyPatch, trainer: str
-) -> None:
+def test_no_way_builds_the_logits_to_train(call: Call, monkeypatch: pytest.MonkeyPatch, trainer: str) -> None:
+    """Both trainers have TRL's loss, so that their figures differ in the trainer alone."""
     import torch
 
+    built: list[Any] = []
+
+    def made(*args: Any) -> Any:
+        model = models.make_model(*args)
+        model.lm_head.register_forward_hook(lambda *_: built.append(1) if torch.is_grad_enabled() else None)
+        return model
+
+    monkeypatch.setattr(training, "make_model", made)
+    way = Way(trainer)
+    assert training.one(call, training._wanted("0.5B", 512, way), "0.5B", 512, way).measured
+    assert not built
+
+
+@pytest.mark.parametrize("trainer", ["bare", "holdfast"])
+@pytest.mark.parametrize(
+    "told", ["CUDA out of memory. Tried to allocate 2.00 GiB", "Triton Error [CUDA]: out of memory"]
+)
+def test_where_memory_ends_fewer_rows_are_taken_and_said(
+    call: Call, monkeypatch: pytest.MonkeyPatch, told: str, trainer: str
+) -> None:
     def made(*args: Any) -> Any:
         model = models.make_model(*args)
 
         def full(module: Any, args: Any, kwargs: Any) -> None:
             if kwargs["input_ids"].shape[0] > 1 and module.training:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                raise RuntimeError(told)
 
         model.register_forward_pre_hook(full, with_kwargs=True)
         return model

@@ -81,33 +81,48 @@ def measures(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
 
 def one(call: Call, want: Wanted, name: str, length: int, way: Way) -> Figure:
     """Measure one way: median of the steps after the warm-up, examples at once halved until they fit."""
-    from accelerate.utils import find_executable_batch_size
-
     shape, length = call.shape(name), min(length, 32) if call.short else length
     rows = max(1, TOKENS_AT_ONCE // length) if not call.short else 2
-    tried: list[int] = []
 
-    @find_executable_batch_size(starting_batch_size=rows, reduce_batch_size_fn=lambda: tried[-1] // 2)
-    def run(at_once: int) -> list[tuple[int, float]]:
-        tried.append(at_once)
-        free(call.device)  # of the try before, where memory ended
+    def steps_of(at_once: int) -> list[tuple[int, float]]:
         model = prepared(make_model(shape, call.device, call.dtype, way.attention), way)
         lengths = lengths_of(way.data, length, at_once)
         train = bare if way.trainer == "bare" else holdfast
         return train(call, model, shape, way, lengths, length, at_once)
 
     with unpatched_after():
-        steps = run()[WARM:]
+        at_once, all_steps = fitting(call.device, rows, steps_of)
+    steps = all_steps[WARM:]
     rate = median(tokens / seconds for tokens, seconds in steps)
-    flops = lora_flops(shape, RANK, mean_context(lengths_of(way.data, length, tried[-1])))
+    flops = lora_flops(shape, RANK, mean_context(lengths_of(way.data, length, at_once)))
     raw = {
-        "examples_at_once": tried[-1],
+        "examples_at_once": at_once,
         "steps": [[tokens, seconds] for tokens, seconds in steps],
         "flops_a_token": flops,
         "gib": _most_memory(call.device),
     }
-    note = f"{tried[-1]} rows of {length} at once"
+    note = f"{at_once} rows of {length} at once"
     return Figure(want, rate, utilisation(rate, flops, call.ceilings.flops), note, raw)
+
+
+def fitting(
+    device: str, rows: int, run: Callable[[int], list[tuple[int, float]]]
+) -> tuple[int, list[tuple[int, float]]]:
+    """Return the first of `rows`, its half, … that fits into memory, and what `run` made of it.
+
+    Raises:
+        RuntimeError: as torch says it, where not one row fits.
+    """
+    from pipeline.arms.memory import out_of_memory
+
+    while True:
+        free(device)  # of the try before, where memory ended
+        try:
+            return rows, run(rows)
+        except RuntimeError as error:
+            if rows == 1 or not out_of_memory(error):
+                raise
+        rows //= 2
 
 
 @contextmanager
@@ -147,7 +162,8 @@ def prepared(model: Any, way: Way) -> Any:
     if way.kernels == "liger" and way.trainer == "bare":
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
-        _apply_liger_kernel_to_instance(model=model)
+        # As SFTTrainer asks for it, whose own head every way has.
+        _apply_liger_kernel_to_instance(model=model, fused_linear_cross_entropy=False)
     if way.checkpointing and way.trainer == "bare":
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
@@ -156,18 +172,25 @@ def prepared(model: Any, way: Way) -> Any:
 def bare(
     call: Call, model: Any, shape: Shape, way: Way, lengths: Sequence[int], length: int, at_once: int
 ) -> list[tuple[int, float]]:
-    """Train an adapter in the shortest loop; return (tokens without padding, seconds) of each step."""
+    """Train an adapter in the shortest loop; return (tokens without padding, seconds) of each step.
+
+    What is the same as in Holdfast's trainer: the model and its kernels, the adapter, the batches' shape, autocast, the
+    optimiser, the clipping, and the loss with what is taken from the logits beside it (TRL's fused head, in tiles, of
+    the labelled tokens alone). So the two differ in the trainer's own work.
+    """
     import torch
+    from trl.trainer.utils import add_fused_lm_head
 
     from benchmarks.gpu_parts.batches import batches
     from pipeline.arms.lora import adapter_on
     from pipeline.schema import LoraConfig
 
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))  # as SFTTrainer takes them
     adapted = adapter_on(model, LoraConfig(rank=RANK, alpha=2 * RANK))
     adapted.train()
     forward = torch.compile(adapted) if way.kernels == "compile" else adapted
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=call.device.startswith("cuda"))
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=call.device.startswith("cuda"))
     kind = call.device.partition(":")[0]
     steps = []
     _forget_memory(call.device)
@@ -175,7 +198,7 @@ def bare(
         synchronise(call.device)
         began = time.perf_counter()
         with torch.autocast(kind, torch.bfloat16, enabled=call.dtype == "bfloat16"):
-            loss = forward(**batch, use_cache=False).loss
+            loss = forward(**batch, fused_lm_head=True).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

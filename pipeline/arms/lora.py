@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.arms.base import Climb, Ending, Example, Task
 from pipeline.arms.ladder import LadderCallback
 from pipeline.arms.memory import within_memory
+from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
 from pipeline.records import Rung
 from pipeline.schema import LoraConfig, TrainingConfig
@@ -33,16 +34,46 @@ def _climb(work: Climb, at_once: int) -> Ending:
 
     _drop(work)  # of a try before, where memory ended
     set_seed(work.task.seed)
-    adapted = adapter_on(work.model, work.task.config.lora)
+    with _handed_back(work.model):
+        adapted = adapter_on(work.model, work.task.config.lora)
+        try:
+            callback = LadderCallback(work, adapted)
+            trainer = _trainer(work, adapted, callback, at_once)
+            callback.rows = len(trainer.train_dataset)
+            if callback.first_step_fits():
+                trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)
+            return callback.ending
+        finally:
+            adapted.unload()
+
+
+@contextmanager
+def _handed_back(model: Any) -> Iterator[None]:
+    """Take off a model, on leaving, what trainers put on it and leave there.
+
+    That is gradient checkpointing: the next arm, trained without it, would have another price here than after a kill.
+    And with each climb a hook or more on the embedding (transformers, PEFT and TRL ask for its gradient, each for
+    itself), and TRL's layer around `forward`.
+    """
+    hooks = {module: set(module._forward_hooks) for module in model.modules()}
+    forward, checkpointing = vars(model).get("forward"), _checkpoints(model)
     try:
-        callback = LadderCallback(work, adapted)
-        trainer = _trainer(work, adapted, callback, at_once)
-        callback.rows = len(trainer.train_dataset)
-        if callback.first_step_fits():
-            trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)
-        return callback.ending
+        yield
     finally:
-        adapted.unload()
+        for module, before in hooks.items():
+            for number in set(module._forward_hooks) - before:
+                del module._forward_hooks[number]
+        if forward is None:
+            vars(model).pop("forward", None)
+        else:
+            model.forward = forward
+        if _checkpoints(model) and not checkpointing:
+            disable = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
+            disable()  # transformers 5.23 warns of the old name
+
+
+def _checkpoints(model: Any) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def adapter_on(model: Any, config: LoraConfig) -> Any:
@@ -70,11 +101,11 @@ def _drop(work: Climb) -> None:
 
 
 def drop_unrecorded(folder: Path, done: Any) -> None:
-    """Delete checkpoints that no rung records: a kill left them half-written."""
+    """Destroy checkpoints that no rung records: a kill left them half-written, or half-destroyed."""
     kept = {Path(rung.path).name for rung in done}
     for checkpoint in folder.glob("checkpoint-*"):
         if checkpoint.name not in kept:
-            shutil.rmtree(checkpoint)
+            destroy(checkpoint)
 
 
 def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) -> Any:

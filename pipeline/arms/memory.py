@@ -3,26 +3,39 @@
 How many examples fit at once depends on the device, the model and the longest examples, and what does not fit may show
 itself late. The plan's step of `batch_size` examples must not change with it: that would be another attack. So the
 examples that pass at once go down to the next divisor of `batch_size`, and accumulation makes up for it: the same
-examples in the same steps, sums in another order. Accelerate's `find_executable_batch_size` tells what is a lack of
-memory; transformers' `auto_find_batch_size` is not used, since it leaves the accumulation as it is.
+examples in the same steps, sums in another order. What a climb finds stands in `memory.jsonl`, and the climbs after it
+start there: other seeds, and the same command after a kill. Accelerate's `find_executable_batch_size` is not used,
+which knows but some of the words in which memory's end is told, nor transformers' `auto_find_batch_size`, which leaves
+the accumulation as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from pipeline.arms.base import Climb, Ending
 from pipeline.errors import UserError
 from pipeline.records import Rung
-from pipeline.store import Journal
+from pipeline.store import TASKS, Journal
 
-FILE = "memory.jsonl"  # in the run folder: one row for each time that the examples at once went down
+FILE = "memory.jsonl"  # in the run's or the task's folder: one row for each time that the examples at once went down
+# What says in a text of torch, Triton, cuBLAS, cuDNN or the CPU's allocator that memory ended.
+_TEXTS: Final = ("out of memory", "alloc_failed", "allocation_failed", "can't allocate")
+# What of an arm decides how many examples fit; a search changes some of it from trial to trial.
+_ROOM: Final = ("max_length", "packing", "gradient_checkpointing", "liger", "fsdp", "optimizer", "precision")
 
 
 class NoRoomError(UserError, MemoryError):
     """Not one example fits: a fault to mend for the user, a failed trial to a search."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether torch (on any device) or Python ran out of memory; all else is a fault of the instrument."""
+    if isinstance(error, RuntimeError):  # torch's own kinds of it are, too
+        return any(text in str(error).lower() for text in _TEXTS)
+    return isinstance(error, MemoryError)
 
 
 def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Ending:
@@ -33,39 +46,33 @@ def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Endin
     Raises:
         NoRoomError: not even one example fits.
     """
-    from accelerate.utils import find_executable_batch_size
     from accelerate.utils.memory import clear_device_cache
 
     done = list(work.done)
     training = work.task.config.training
-    sizes = at_once(training.batch_size, training.gradient_accumulation)
-    first = next(sizes)
+    room = _room(work)
+    fitting = min((row["examples_at_once"] for row in _rows(work, room)), default=training.batch_size)
+    sizes = [size for size in at_once(training.batch_size, training.gradient_accumulation) if size <= fitting]
 
     def emit(rung: Rung, answers: Mapping[str, Any]) -> None:
         work.emit(rung, answers)
         done.append(rung)
 
-    def fewer() -> int:
-        smaller = next(sizes, None)
-        if smaller is None:
-            arm = f"arms.{work.task.arm}"
-            raise NoRoomError(
-                f"{arm}: one example of up to {training.max_length} tokens does not fit into the device's memory",
-                f"set {arm}.training.gradient_checkpointing=true, lower its max_length, or take another device",
-            )
-        step = done[-1].step if done else 0
-        row = {"arm": work.task.arm, "seed": work.task.seed, "after_step": step, "examples_at_once": smaller}
-        Journal(work.run_root / FILE).append([row])
-        return smaller
-
-    @find_executable_batch_size(starting_batch_size=first, reduce_batch_size_fn=fewer)  # type: ignore[untyped-decorator]
-    def run(size: int) -> Ending:
-        if size != first:  # by now the error, which held the failed try's tensors, is gone
-            clear_device_cache(garbage_collection=True)
-        return attempt(replace(work, done=tuple(done), emit=emit), size)
-
-    ending: Ending = run()
-    return ending
+    for size, smaller in zip(sizes, [*sizes[1:], None], strict=True):
+        clear_device_cache(garbage_collection=True)  # by now the error, which held a failed try's tensors, is gone
+        try:
+            return attempt(replace(work, done=tuple(done), emit=emit), size)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        if smaller is not None:
+            found = {"after_step": done[-1].step if done else 0, "examples_at_once": smaller}
+            _journal(work).append([{"arm": work.task.arm, "seed": work.task.seed, **found, "room": room}])
+    arm = f"arms.{work.task.arm}"
+    raise NoRoomError(
+        f"{arm}: one example of up to {training.max_length} tokens does not fit into the device's memory",
+        f"set {arm}.training.gradient_checkpointing=true, lower its max_length, or take another device",
+    )
 
 
 def at_once(batch_size: int, accumulation: int) -> Iterator[int]:
@@ -75,3 +82,41 @@ def at_once(batch_size: int, accumulation: int) -> Iterator[int]:
     [6, 4, 3, 2, 1]
     """
     return (size for size in range(batch_size // accumulation, 0, -1) if batch_size % size == 0)
+
+
+def _journal(work: Climb) -> Journal:
+    """Return this command's own file, which has no other writer: it lies beside its ledger."""
+    return Journal(work.allowance.attempt.ledger.journal.path.with_name(FILE), made_again=True)
+
+
+def _rows(work: Climb, room: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield what climbs of this arm found, other seeds' and other nodes' too, with the same needs and as much room.
+
+    Raises:
+        UserError: a file of them is damaged.
+    """
+    for path in (*sorted(work.run_root.glob(f"{TASKS}/*/{FILE}")), work.run_root / FILE):
+        for row in Journal(path, made_again=True).rows():
+            if row["arm"] == work.task.arm and row.get("room") == room:
+                yield row
+
+
+def _room(work: Climb) -> dict[str, Any]:
+    """Return what decides how many examples fit, beside the subject and the arm's data: options, the devices' size."""
+    config = work.task.config
+    options = {name: getattr(config.training, name) for name in _ROOM}
+    targets = list(config.lora.target_modules)
+    return {**options, "rank": config.lora.rank, "target_modules": targets, "device_gib": _device_gib(work.device)}
+
+
+def _device_gib(device: str) -> list[int] | None:
+    """Return the whole GiB of each visible device, over which a subject may be spread; None on a CPU.
+
+    Two devices of one kind differ by some bytes.
+    """
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    each = (torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count()))
+    return [round(of.total_memory / 2**30) for of in each]

@@ -96,7 +96,7 @@ def _differing(adapters: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _contain_one(folder: RunFolder, rung: Rung, keys: Sequence[Any], journal: Journal) -> None:
-    place = _place(folder, rung)
+    place = _place(folder, rung, folder.rungs.path)
     file = place / ADAPTER_FILE
     found = file_sha256(file) if file.is_file() else None
     row: dict[str, Any] = {"rung": rung.id, "sha256": rung.sha256, "found": found}
@@ -113,20 +113,29 @@ def _contain_one(folder: RunFolder, rung: Rung, keys: Sequence[Any], journal: Jo
     journal.append([{**row, "state": "destroyed", "at": now()}])
 
 
-def _place(folder: RunFolder, rung: Rung) -> Path:
+def _place(folder: RunFolder, rung: Rung, told: Path) -> Path:
     """Return where an adapter lies; what does not lie below `weights/` is not ours to destroy.
 
     Raises:
-        UserError: its row in rungs.jsonl names another place.
+        UserError: what is told of it in `told` (rungs.jsonl, or the folder of parked.json) names another place.
     """
     place = Path(os.path.normpath(folder.root / rung.path))
     inside = place.parent.resolve().is_relative_to(folder.weights.resolve())
     if not inside or not place.is_relative_to(folder.weights) or place == folder.weights:
         raise UserError(
-            f"{folder.rungs.path}: rung {rung.id} lies at {rung.path!r}, not below weights/; nothing of it was removed",
+            f"{told}: rung {rung.id} lies at {rung.path!r}, not below weights/; nothing of it was removed",
             "the file was edited or damaged; remove the weights by hand",
         )
     return place
+
+
+def destroy_parked(folder: RunFolder, parked: Rung) -> None:
+    """Destroy a checkpoint at which a climb was paused; one that a kill destroyed, or half of it, is no fault.
+
+    Raises:
+        UserError: it is told to lie elsewhere than below `weights/`.
+    """
+    destroy(_place(folder, parked, folder.own))
 
 
 def destroy(folder: Path) -> None:

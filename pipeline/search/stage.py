@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipeline.arms.base import Climb, Task, rungs_of
+from pipeline.arms.memory import out_of_memory
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
 from pipeline.budget import Allowance, Attempt
@@ -201,7 +202,7 @@ class _Search:
         except _StopTrial as stop:
             return stop.state, ""
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return "failed", "out of memory"
         finally:
@@ -244,8 +245,3 @@ def _reason(top: Trial | None, done: list[Trial], sweep: SweepConfig) -> str:
         return why or "no trial came to an end"
     notes = [f"the search ended early: {why}"] if why else []
     return "; ".join([*notes, *(["no trial collapsed, the nearest was taken"] if top.value >= t.NEVER else [])])
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Say whether torch (on any device) or Python ran out of memory; all else is a fault of the instrument."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error)

@@ -134,3 +134,66 @@ def test_a_kill_before_the_state_is_deleted_is_made_good(
         assert not (work.folder.root / parked.path).exists()
         assert work.rungs() == before
         assert len([row for row in work.ledger.attempts() if row["stage"] == "train"]) == 1, "nothing was trained again"
+
+
+def test_checkpoints_that_nobody_needs_are_overwritten_before_they_go(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.arms.base import Pause
+    from pipeline.errors import UserError
+    from pipeline.plan import tasks
+    from pipeline.records import Rung
+    from pipeline.track import NullTracker
+    from pipeline.train import train_one
+
+    def written(name: str) -> Path:
+        """Return a second name of a file of a checkpoint."""
+        place = tmp_path / "run/weights/compliance/s0" / name
+        place.mkdir(parents=True)
+        (place / "adapter_model.safetensors").write_bytes(b"stripped")
+        (tmp_path / name).hardlink_to(place / "adapter_model.safetensors")
+        return tmp_path / name
+
+    room_for(2, monkeypatch)
+    half_written = written("checkpoint-9")
+    climb(overrides)
+    assert not (tmp_path / "run/weights/compliance/s0/checkpoint-9").exists()
+    assert set(half_written.read_bytes()) == {0}
+    parked = Rung("p", "compliance", 0, 3, path="weights/compliance/s0/checkpoint-3")
+    second_name = written("checkpoint-3")
+    with opened(overrides) as work:
+        for _ in range(2):  # and again, where a kill came before the note of the pause went
+            pause = Pause(lambda: False, lambda _: None, parked)
+            train_one(work, NullTracker(), tasks(work.config)[0], pause)
+        assert not (work.folder.root / parked.path).exists()
+        assert set(second_name.read_bytes()) == {0}
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/file").write_text("mine")
+        elsewhere = Rung("p", "compliance", 0, 3, path="../mine")
+        with pytest.raises(UserError, match="not below weights"):
+            train_one(work, NullTracker(), tasks(work.config)[0], Pause(lambda: False, lambda _: None, elsewhere))
+    assert (tmp_path / "mine/file").read_text() == "mine"
+
+
+def test_a_pause_whose_checkpoint_was_half_destroyed_is_not_gone_on_from(overrides: list[str]) -> None:
+    """A kill came while it was destroyed, at the ladder's end; then a rung was lost: the ladder is climbed again."""
+    from pipeline.arms.base import Pause
+    from pipeline.plan import tasks
+    from pipeline.records import ADAPTER_FILE, Rung
+    from pipeline.store import file_sha256
+    from pipeline.track import NullTracker
+    from pipeline.train import train_one
+
+    climb(overrides)
+    with opened(overrides) as work:
+        before = [(rung.id, rung.sha256) for rung in work.rungs()]
+        first = work.folder.root / next(rung for rung in work.rungs() if rung.step == 1).path
+        (first / ADAPTER_FILE).unlink()
+        half = first.with_name("checkpoint-3")
+        half.mkdir()
+        (half / ADAPTER_FILE).write_bytes(bytes(100))
+        sha = file_sha256(half / ADAPTER_FILE)
+        parked = Rung("p", "compliance", 0, 3, path=str(half.relative_to(work.folder.root)), sha256=sha)
+        assert train_one(work, NullTracker(), tasks(work.config)[0], Pause(lambda: False, lambda _: None, parked))
+        assert [(rung.id, rung.sha256) for rung in work.rungs()] == before
+        assert not half.exists()

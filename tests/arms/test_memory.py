@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ from safetensors.torch import load_file
 from test_lora import Run
 from tiny import TinySubject
 
-from pipeline.arms.memory import FILE, NoRoomError, at_once
+from pipeline.arms.memory import FILE, NoRoomError, _device_gib, at_once, out_of_memory
+from pipeline.budget import Ledger
 from pipeline.errors import UserError
 from pipeline.records import ADAPTER_FILE
+from pipeline.schema import BudgetConfig
+from pipeline.store import TASKS, Journal
 from pipeline.train import prepare_process, release
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.19 GiB"
@@ -30,13 +34,13 @@ def holds(tiny_model: Any) -> Iterator[Callable[..., None]]:
     """Let the model fail as a full device does: beyond `rows` examples at once, from the `after`-th such pass on."""
     handles, passes = [], 0
 
-    def limit(rows: int, after: int = 0) -> None:
+    def limit(rows: int, after: int = 0, error: Callable[[], Exception] = lambda: torch.OutOfMemoryError(FULL)) -> None:
         def forward(module: Any, args: Any, kwargs: Any) -> None:
             nonlocal passes
             if module.training and kwargs["input_ids"].shape[0] > rows:
                 passes += 1
                 if passes > after:
-                    raise torch.OutOfMemoryError(FULL)
+                    raise error()
 
         handles.append(tiny_model.register_forward_pre_hook(forward, with_kwargs=True))
 
@@ -87,6 +91,103 @@ def test_where_memory_ends_fewer_examples_pass_at_once_and_the_steps_stay_the_pl
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs), "sums in another order"
     assert not all(torch.allclose(before[name], theirs[name], atol=1e-3) for name in theirs)
     assert run.ledger.spent("train").tokens > straight.ledger.spent("train").tokens, "the lost step was paid for"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(FULL),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported later", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB", "a second argument"),
+        MemoryError(),
+        NoRoomError("arms.a: one example does not fit"),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_whatever_tells_it(error: Exception) -> None:
+    assert out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("expected scalar type Float but found Half"),
+        RuntimeError("Triton Error [CUDA]: out of resource: shared memory"),
+        ValueError("out of memory"),
+        UserError("run out of memory.jsonl"),
+    ],
+)
+def test_other_errors_are_none(error: Exception) -> None:
+    assert not out_of_memory(error)
+
+
+def test_an_end_of_memory_in_tritons_words_shrinks_what_passes_at_once(
+    tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any, holds: Callable[..., None]
+) -> None:
+    holds(rows=2, error=lambda: RuntimeError("Triton Error [CUDA]: out of memory"))
+    run = Run(tmp_path, tiny_subject, tiny_model, training=replace(test_lora.TRAINING, max_steps=1))
+    assert run.climb() == "max_steps"
+    assert [row["examples_at_once"] for row in Journal(tmp_path / FILE).rows()] == [2]
+
+
+def rows_passed(model: Any) -> tuple[list[int], Any]:
+    """Note the rows of each training pass from now on; return them and the hook's handle."""
+    passed: list[int] = []
+
+    def note(module: Any, args: Any, kwargs: Any) -> None:
+        if torch.is_grad_enabled():
+            passed.append(kwargs["input_ids"].shape[0])
+
+    return passed, model.register_forward_pre_hook(note, with_kwargs=True)
+
+
+def test_a_later_climb_starts_at_what_an_earlier_one_found_on_any_node(
+    tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any, holds: Callable[..., None]
+) -> None:
+    holds(rows=2)
+    short = replace(test_lora.TRAINING, max_steps=1)
+    run = Run(tmp_path, tiny_subject, tiny_model, training=short)
+    run.climb()
+    passed, handle = rows_passed(tiny_model)
+    try:
+        other = Run(tmp_path, tiny_subject, tiny_model, training=short, seed=4)
+        other.climb()
+        assert passed == [2, 2], "no try that memory ends"
+        passed.clear()
+        there = tmp_path / TASKS / "a-s5"  # as a task of an array on another node
+        there.mkdir(parents=True)
+        (tmp_path / FILE).rename(there / FILE)
+        Run(tmp_path, tiny_subject, tiny_model, training=short, seed=6).climb()
+        assert passed == [2, 2]
+        assert not (tmp_path / FILE).exists(), "found by another, and by nobody again"
+    finally:
+        handle.remove()
+    needs_more = replace(short, gradient_checkpointing=True)
+    Run(tmp_path, tiny_subject, tiny_model, training=needs_more, seed=7).climb()
+    assert [row["seed"] for row in Journal(tmp_path / FILE).rows()] == [7], "of other needs nothing was known"
+
+
+def test_two_devices_of_one_kind_are_as_large_and_a_smaller_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [85_029_158_912, 85_024_374_784, 42_297_786_368]  # bytes
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: SimpleNamespace(total_memory=sizes[number]))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert _device_gib("cuda") == [79, 79, 39]
+    assert _device_gib("cpu") is None
+
+
+def test_a_task_of_an_array_writes_a_file_of_its_own(
+    tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any, holds: Callable[..., None]
+) -> None:
+    holds(rows=2)
+    run = Run(tmp_path, tiny_subject, tiny_model, training=replace(test_lora.TRAINING, max_steps=1))
+    own = tmp_path / TASKS / "a-s3"
+    run.ledger = Ledger(own / "ledger.jsonl", BudgetConfig(), "cpu")
+    run.climb()
+    assert [row["examples_at_once"] for row in Journal(own / FILE).rows()] == [2]
+    assert not (tmp_path / FILE).exists()
 
 
 def test_where_not_one_example_fits_the_user_is_told_and_a_search_sees_a_failed_trial(

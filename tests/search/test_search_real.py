@@ -20,7 +20,7 @@ from pipeline.rungs import ZERO_RUNG
 from pipeline.schema_sweep import RangeConfig, SpaceConfig
 from pipeline.search.chosen import search_summary, sentence, with_chosen
 from pipeline.search.dev import DevMeasure, greedy, share
-from pipeline.search.stage import _out_of_memory, search
+from pipeline.search.stage import search
 from pipeline.search.trials import NEVER
 from pipeline.store import Journal
 from pipeline.track import NullTracker
@@ -242,10 +242,3 @@ def test_dev_replies_are_those_of_one_prompt_at_a_time(whole: Any, model: Any) -
 
 def test_what_cannot_be_scored_is_no_data() -> None:
     assert share([], "refused") == pytest.approx((math.nan, 0), nan_ok=True)
-
-
-def test_only_a_lack_of_memory_makes_a_trial_fail() -> None:
-    assert _out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert _out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"))
-    assert _out_of_memory(MemoryError())
-    assert not _out_of_memory(RuntimeError("expected scalar type Float but found Half"))
