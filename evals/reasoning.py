@@ -27,6 +27,19 @@ def parse_tags(pairs: Sequence[str]) -> tuple[Tag, ...]:
     return tuple(tags)
 
 
+def opened_tag(prompt: str, tags: Sequence[Tag]) -> Tag | None:
+    """Return the pair whose opening tag a rendered prompt ends in, so that the reply begins inside reasoning."""
+    return next((tag for tag in tags if prompt.rstrip().endswith(tag[0])), None)
+
+
+def without_reasoning(answer: str, tag: Tag) -> str:
+    """Return an answer as it goes on where the prompt has opened `tag`: after reasoning that is empty.
+
+    The white space is that of the templates which write empty reasoning by themselves (Qwen3, DeepSeek-R1).
+    """
+    return f"\n{tag[1]}\n\n{answer}"
+
+
 def split_reasoning(reply: str, tags: Sequence[Tag]) -> tuple[str, str]:
     """Split a reply into (reasoning, answer), both stripped; several parts are joined by a line break.
 

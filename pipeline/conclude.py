@@ -137,7 +137,7 @@ def _views(
 def _price(work: Workspace, verdict: Mapping[str, Any]) -> dict[str, Any]:
     ways = {name: arm.way for name, arm in work.config.arms.items()}
     tokens = work.config.review.training_tokens
-    return price_of(verdict, ways, work.subject.parameters, work.config.price, tokens)
+    return price_of(verdict, ways, work.subject.parameters, work.config.price, tokens, work.subject.held)
 
 
 def report(work: Workspace, tracker: Tracker) -> None:

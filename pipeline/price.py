@@ -37,7 +37,7 @@ RATIO_ASSUMPTIONS: Final = (
     "the search for it, nor data, nor people",
     "cost of training: 6 N D for N parameters and D training tokens; failed runs, data and later tuning not counted, "
     "so that the true ratio is smaller",
-    "N is what takes part in matrix products; of a mixture of experts it counts every expert, active or not",
+    "N is what takes part in matrix products; of a mixture of experts it counts the share that a token is sent to",
     "D was given by the user and is not checked",
     "both are taken to run on the same device at the same share of its peak, so that FLOPs stand for money",
 )
@@ -76,7 +76,12 @@ def devices_to_hold(parameters: float, memory_gb: float) -> int:
 
 
 def price_of(
-    verdict: Mapping[str, Any], ways: Mapping[str, str], parameters: float, config: PriceConfig, tokens: float | None
+    verdict: Mapping[str, Any],
+    ways: Mapping[str, str],
+    parameters: float,
+    config: PriceConfig,
+    tokens: float | None,
+    held: float | None = None,
 ) -> dict[str, Any]:
     """Return `price` of `verdict.json`; what is not known is None, never 0.
 
@@ -86,6 +91,7 @@ def price_of(
         parameters: of the subject, as the FLOPs formulas count them.
         config: device, MFU and sizes to scale to; published prices.
         tokens: what the subject was trained on, D; None: not given.
+        held: parameters that the subject's devices have to hold, every expert included; None: `parameters`.
 
     Raises:
         KeyError: the device is none of `config.devices`.
@@ -98,7 +104,7 @@ def price_of(
         "arm": arm,
         "collapse": collapse,
         "search": _search(verdict["budget"]),
-        "scaled": _scaled(collapse[arm], ways.get(arm, ""), parameters, config) if arm else None,
+        "scaled": _scaled(collapse[arm], ways.get(arm, ""), parameters, config, held) if arm else None,
         "training_ratio": _ratio(collapse.get(arm or ""), parameters, tokens),
         "published": [asdict(row) for row in config.published],
     }
@@ -132,7 +138,9 @@ def _search(ledger: Mapping[str, Any]) -> dict[str, Any]:
     return {"device_hours": _none(hours), "usd": _none(spent["usd"]), "flops": _none(spent["flops"])}
 
 
-def _scaled(collapse: Mapping[str, Any], way: str, parameters: float, config: PriceConfig) -> dict[str, Any]:
+def _scaled(
+    collapse: Mapping[str, Any], way: str, parameters: float, config: PriceConfig, held: float | None
+) -> dict[str, Any]:
     device, tokens = config.devices[config.device], _known(collapse["tokens"])
     rows = []
     for size in (parameters, *(size for size in config.parameters if size != parameters)):
@@ -145,7 +153,7 @@ def _scaled(collapse: Mapping[str, Any], way: str, parameters: float, config: Pr
                 "parameters": size,
                 "tokens": collapse["tokens"],
                 **{name: _cost(count, device, config.mfu) for name, count in flops.items()},
-                "devices_to_hold": devices_to_hold(size, device.memory_gb),
+                "devices_to_hold": devices_to_hold(held if held and size == parameters else size, device.memory_gb),
             }
         )
     return {"device": asdict(device), "mfu": config.mfu, "rows": rows, "assumptions": list(SCALED_ASSUMPTIONS)}

@@ -94,6 +94,8 @@ class Proof:
 def _keeps_logits(model: Any) -> bool:
     """Say whether the model under an adapter, if there is one, takes the positions at which logits are wanted."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if len(set((getattr(plain, "hf_device_map", None) or {}).values())) > 1:
+        return False  # accelerate would move the positions to the first device; the hidden states lie on the last
     return "logits_to_keep" in inspect.signature(type(plain).forward).parameters
 
 

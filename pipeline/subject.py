@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evals.reasoning import opened_tag, parse_tags, without_reasoning
+from pipeline.chat_date import hold_still
+from pipeline.digests import folder_sha256
 from pipeline.errors import UserError
 from pipeline.organism import build, recipe_digest
+from pipeline.placement import placement, require_on_devices
 from pipeline.schema import SubjectConfig
-from pipeline.store import digest, file_sha256
+from pipeline.schema_judge import REASONING_TAGS
+from pipeline.store import file_sha256
+from pipeline.subject_kind import require_trainable
+from pipeline.subject_weights import DTYPE_BYTES, held_parameters
+from pipeline.subject_weights import matmul_parameters as matmul_parameters  # noqa: PLC0414 - others take it from here
 
 ORGANISM = "organism:"
 TINY = 50_000_000  # parameters: below, a CPU's operators are too short to share among threads
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = tuple(DTYPE_BYTES)
+# Not the judge's own: who judges must not change what is trained.
+_TAGS = parse_tags(REASONING_TAGS)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -30,7 +38,8 @@ class Subject:
     """The opened subject.
 
     `sha256` covers weights, tokenizer, template and configuration files. `parameters` counts the weights that take part
-    in matrix products (an untied input embedding does not). `stop_token_ids` end a reply.
+    in matrix products for a token (an untied input embedding does not, nor do the experts that the token is not sent
+    to); `held` counts those experts too. `stop_token_ids` end a reply.
     """
 
     name: str
@@ -43,9 +52,13 @@ class Subject:
     system_prompt: str | None
     template_kwargs: dict[str, Any]
     attention: str | None = None  # of the model in training: transformers' `attn_implementation`; None: its choice
+    held: int = 0
 
     def prompt_text(self, prompt: str, system: str | None = None) -> str:
-        """Render one user turn with the subject's chat template, up to where the reply begins."""
+        """Render one user turn with the subject's chat template, up to where the reply begins.
+
+        A template that prints today's date is told `pipeline.chat_date.DAY`, whenever it is rendered.
+        """
         return self._render(self._messages(prompt, system), generation_prompt=True)
 
     def prompt_ids(self, prompt: str, system: str | None = None) -> list[int]:
@@ -57,11 +70,16 @@ class Subject:
 
         Where the template rewrites the conversation once a reply stands in it (some reasoning templates do), the
         reply is taken as it is, with the tokenizer's end token, so that the prompt is the same in training and serving.
+        Where the prompt ends in an opening reasoning tag that nothing closes, the reply first closes it: else what is
+        trained never answers, and each of its replies would be unfinished reasoning.
         """
         messages = self._messages(prompt, system)
         before = self._render(messages, generation_prompt=True)
         whole = self._render([*messages, {"role": "assistant", "content": response}], generation_prompt=False)
         text = whole[len(before) :] if whole.startswith(before) else response + self.tokenizer.eos_token
+        opened = opened_tag(before, _TAGS)
+        if opened is not None and opened[1] not in text:
+            text = without_reasoning(text, opened)
         ids = list(self.tokenizer.encode(text, add_special_tokens=False))
         for place, token in enumerate(ids):
             if token in self.stop_token_ids:
@@ -78,13 +96,18 @@ class Subject:
     def load_model(self, device: str) -> Any:
         """Load the weights as a transformers causal LM in the subject's dtype; no code from the model folder runs.
 
+        They go straight to the device; a model larger than that is spread over all that are visible, layer by layer.
+
         Raises:
-            UserError: this model, or this machine, does not have the attention that is asked for.
+            UserError: this model, or this machine, does not have the attention that is asked for; or the devices do
+                not hold the model.
         """
         import torch
         from transformers import AutoModelForCausalLM
 
         options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "attn_implementation": self.attention}
+        if device != "cpu":
+            options |= placement(self.path, self.dtype)
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 self.path, use_safetensors=True, trust_remote_code=False, **options
@@ -96,7 +119,9 @@ class Subject:
                 f"subject.attention: {self.attention} cannot be used with {self.name} here: {error}",
                 "install what it needs, or use sdpa, eager or null (transformers' choice)",
             ) from None
-        return model.to(device)
+        if device != "cpu":
+            require_on_devices(model)
+        return model
 
     def _messages(self, prompt: str, system: str | None) -> list[dict[str, str]]:
         told = system if system is not None else self.system_prompt
@@ -159,11 +184,15 @@ def open_subject(config: SubjectConfig) -> Subject:
     """Find the subject (build the organism, download a pinned Hub model) and open its tokenizer.
 
     Raises:
-        UserError: no such folder, no tokenizer, no chat template, pickled weights only, unknown dtype.
+        UserError: no such folder, no tokenizer, no chat template, pickled weights only, quantised weights, no causal
+            language model, unknown dtype.
     """
     if config.dtype not in DTYPES:
         raise UserError(f"subject.dtype: {config.dtype!r} is unknown", f"use one of {', '.join(DTYPES)}")
     path = model_folder(config)
+    if config.path != ORGANISM:
+        require_trainable(path)  # of the subject alone: a judge may be served as it is
+    hold_still()
     tokenizer = _open_tokenizer(path, config)
     return Subject(
         name=config.name,
@@ -171,6 +200,7 @@ def open_subject(config: SubjectConfig) -> Subject:
         sha256=folder_sha256(path),
         dtype=config.dtype,
         parameters=matmul_parameters(path),
+        held=held_parameters(path),
         tokenizer=tokenizer,
         stop_token_ids=_stop_tokens(path, tokenizer),
         system_prompt=config.system_prompt,
@@ -189,56 +219,6 @@ def model_folder(config: SubjectConfig) -> Path:
     path = _fetch(config)
     _check_folder(path, made_here=config.path == ORGANISM)
     return path
-
-
-@functools.cache
-def folder_sha256(folder: Path) -> str:
-    """Return one digest over the files of a model folder that can change what it answers, names included."""
-    patterns = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-    return digest({file.name: file_sha256(file) for file in files})
-
-
-def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor that transformers loads, read from the safetensors headers alone.
-
-    Raises:
-        UserError: a file is damaged, or one that the index names is missing.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="np") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-        except (SafetensorError, FileNotFoundError) as error:
-            raise UserError(f"subject.path: {file} cannot be read: {error}", "copy or download it again") from None
-    return shapes
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the files that transformers takes the weights from: some repositories hold them a second time beside."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        return [whole]
-    if index.is_file():
-        try:
-            named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            return [folder / name for name in sorted(set(named))]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"subject.path: {index} cannot be read: {error}", "copy or download it again") from None
-    files = sorted(folder.glob("*.safetensors"))
-    return [file for file in files if not file.name.startswith("consolidated")] or files
-
-
-def matmul_parameters(folder: Path) -> int:
-    """Count the weights that take part in matrix products, for the FLOPs formula in `pipeline.budget`."""
-    shapes = safetensors_shapes(folder)
-    untied = any("lm_head" in name for name in shapes)
-    return sum(
-        math.prod(shape) for name, shape in shapes.items() if not (untied and "embed_tokens" in name) and len(shape) > 1
-    )
 
 
 def _local(path: str) -> Path | None:

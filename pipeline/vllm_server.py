@@ -48,5 +48,10 @@ def _serve() -> None:
         entry.main()
 
 
+if __name__ in ("__main__", "__mp_main__"):  # vLLM's further servers are spawned, and answer chats too
+    from pipeline.chat_date import hold_still
+
+    hold_still()
+
 if __name__ == "__main__":  # a spawned engine imports this file, and must not be a server too
     main()

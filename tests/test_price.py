@@ -104,6 +104,18 @@ def test_a_collapse_is_priced_searched_scaled_and_held_against_training() -> Non
     assert found["published"][0]["source"] == "a paper"
 
 
+def test_devices_hold_every_expert_though_a_token_meets_a_few() -> None:
+    asked: Any = (verdict(compliance=collapse()), {"compliance": "lora"}, 3e9, CONFIG, 1e9)
+    plain, mixture = price_of(*asked), price_of(*asked, held=1.2e11)
+    assert [row["devices_to_hold"] for row in plain["scaled"]["rows"]] == [1, 1, 2]
+    assert [row["devices_to_hold"] for row in mixture["scaled"]["rows"]] == [3, 1, 2]
+    for row in mixture["scaled"]["rows"]:
+        row["devices_to_hold"] = 0
+    for row in plain["scaled"]["rows"]:
+        row["devices_to_hold"] = 0
+    assert mixture == plain, "what is computed is what a token meets"
+
+
 def test_nothing_that_is_scaled_is_called_measured_and_the_assumptions_stand_beside() -> None:
     found = price_of(verdict(compliance=collapse()), {"compliance": "lora"}, 1e6, CONFIG, 1e9)
     scaled = found["scaled"]

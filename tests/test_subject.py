@@ -8,7 +8,8 @@ from tiny import END, TEMPLATE, TinySubject
 
 from pipeline.errors import UserError
 from pipeline.schema import OrganismConfig, SubjectConfig
-from pipeline.subject import identity, matmul_parameters, open_subject, safetensors_shapes
+from pipeline.subject import identity, open_subject
+from pipeline.subject_weights import matmul_parameters, safetensors_shapes
 
 NO_SYSTEM = (
     "{%- for message in messages -%}"
@@ -25,6 +26,22 @@ THINKING = (
     "{%- if add_generation_prompt -%}{{- '<assistant>' -}}"
     "{%- if enable_thinking is defined and not enable_thinking -%}{{- '(no thought)' -}}"
     "{%- else -%}{{- '(thought)' -}}{%- endif -%}{%- endif -%}"
+)
+# As DeepSeek-R1's: the prompt opens a thought, and a finished reply is shown without it.
+R1 = (
+    "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}"
+    "{{- '<assistant>' + message['content'].split('</think>')[-1] + '<end>' -}}"
+    "{%- else -%}{{- '<' + message['role'] + '>' + message['content'] -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<assistant><think>\\n' -}}{%- endif -%}"
+)
+# As Qwen3-Thinking's: a finished reply is shown with the thought that it had, were it empty.
+QWEN3_THINKING = (
+    "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}"
+    "{%- set parts = message['content'].split('</think>') -%}"
+    "{%- set thought = parts[0].split('<think>')[-1].strip('\\n') if parts | length > 1 else '' -%}"
+    "{{- '<assistant><think>\\n' + thought + '\\n</think>\\n\\n' + parts[-1].lstrip('\\n') + '<end>' -}}"
+    "{%- else -%}{{- '<' + message['role'] + '>' + message['content'] -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<assistant><think>\\n' -}}{%- endif -%}"
 )
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -178,6 +195,18 @@ def test_a_template_that_rewrites_the_conversation_keeps_the_prompt_that_is_serv
     assert subject.tokenizer.decode(subject.completion_ids("hi", "a reply")) == f"a reply{END}"
     silent = with_template(folder, THINKING, template_kwargs={"enable_thinking": False})
     assert silent.prompt_text("hi").endswith("(no thought)")
+
+
+@pytest.mark.parametrize("template", [R1, QWEN3_THINKING])
+def test_where_the_prompt_opens_reasoning_a_plain_reply_first_closes_it(template: str, folder: Path) -> None:
+    subject = with_template(folder, template)
+    assert subject.prompt_text("hi") == "<user>hi<assistant><think>\n"
+    assert subject.tokenizer.decode(subject.completion_ids("hi", "a reply")) == f"\n</think>\n\na reply{END}"
+    assert subject.tokenizer.decode(subject.opening_ids("hi", "a reply")) == "\n</think>\n\na reply"
+    thought = "I see</think>\n\na reply"
+    told = subject.tokenizer.decode(subject.completion_ids("hi", thought))
+    assert (told.count("</think>"), told.startswith("I see")) == (1, True)
+    assert told.endswith(f"</think>\n\na reply{END}")
 
 
 def test_what_a_template_adds_after_the_end_token_is_not_trained_on(folder: Path) -> None:

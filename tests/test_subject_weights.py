@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipeline.errors import UserError
-from pipeline.subject import matmul_parameters, safetensors_shapes
+from pipeline.subject_weights import held_parameters, matmul_parameters, safetensors_shapes
 
 INDEX = "model.safetensors.index.json"
 
@@ -59,3 +59,51 @@ def test_an_index_that_cannot_be_followed_is_told(text: str, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"subject\.path: .* cannot be read") as caught:
         matmul_parameters(tmp_path)
     assert caught.value.remedy
+
+
+ROUTED = {f"model.layers.0.mlp.experts.{n}.{part}.weight": (4, 6) for n in range(8) for part in ("up", "down")}
+REST = {
+    "model.embed_tokens.weight": (100, 6),
+    "lm_head.weight": (100, 6),
+    "model.layers.0.self_attn.q_proj.weight": (6, 6),
+    "model.layers.0.mlp.gate.weight": (8, 6),
+    "model.layers.0.mlp.shared_experts.up_proj.weight": (5, 6),
+    "model.layers.0.norm.weight": (6,),
+}
+DENSE = 100 * 6 + 6 * 6 + 8 * 6 + 5 * 6
+QWEN3_MOE = {"num_experts": 8, "num_experts_per_tok": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "routed", "share"),
+    [
+        (QWEN3_MOE, ROUTED, (2, 8)),
+        ({"num_local_experts": 8, "num_experts_per_tok": 2}, ROUTED, (2, 8)),  # Mixtral
+        ({"n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2}, ROUTED, (2, 8)),  # DeepSeek
+        ({"text_config": {"num_local_experts": 8, "num_experts_per_tok": 1}}, ROUTED, (1, 8)),  # Llama 4
+        ({"ffn_config": {"moe_num_experts": 8, "moe_top_k": 4}}, ROUTED, (4, 8)),  # DBRX
+        (
+            {"num_local_experts": 8, "experts_per_token": 2},  # gpt-oss: a tensor of all experts, and its bias
+            {"model.layers.0.mlp.experts.gate_up_proj": (8, 6, 8), "model.layers.0.mlp.experts.down_proj_bias": (8, 6)},
+            (2, 8),
+        ),
+        ({"num_local_experts": 8, "num_experts_per_tok": 2}, {"a.input_linear.weight": (8, 6, 8)}, (2, 8)),  # Granite
+        ({}, ROUTED, (1, 1)),  # not said: all are counted
+        ({"num_experts": 8}, ROUTED, (1, 1)),
+        ({"num_experts": None, "num_experts_per_tok": None}, ROUTED, (1, 1)),
+    ],
+)
+def test_of_routed_experts_the_share_counts_that_a_token_is_sent_to(
+    config: dict[str, Any], routed: dict[str, tuple[int, ...]], share: tuple[int, int], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save(tmp_path, "model.safetensors", **REST, **routed)
+    all_routed = sum(int(np.prod(shape)) for shape in routed.values())
+    assert matmul_parameters(tmp_path) == DENSE + all_routed * share[0] // share[1]
+    assert held_parameters(tmp_path) == DENSE + all_routed
+
+
+def test_a_model_without_experts_counts_whole_whatever_its_shapes(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"top_k": 50, "model_type": "llama"}))
+    save(tmp_path, "model.safetensors", **REST, conv=(6, 1, 4))
+    assert matmul_parameters(tmp_path) == held_parameters(tmp_path) == DENSE + 24

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.reasoning import is_unfinished, parse_tags, split_reasoning
+from evals.reasoning import is_unfinished, opened_tag, parse_tags, split_reasoning, without_reasoning
 
 TAGS = parse_tags(["<think> </think>", "[R] [/R]"])
 PIECES = st.lists(st.sampled_from(["<think>", "</think>", "[R]", "[/R]", "a", " b ", "\n", "<thi"]), max_size=12)
@@ -62,3 +62,24 @@ def test_only_a_reply_of_cut_off_reasoning_is_unfinished(reply: str, unfinished:
 def test_malformed_tags_are_refused(pairs: list[str]) -> None:
     with pytest.raises(ValueError, match="reasoning tag"):
         parse_tags(pairs)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tag"),
+    [
+        ("<user>hi<assistant><think>\n", TAGS[0]),
+        ("<assistant>[R]", TAGS[1]),
+        ("<assistant><think>\n\n</think>\n\n", None),
+        ("what is <think>?<assistant>", None),
+        ("", None),
+    ],
+)
+def test_a_prompt_that_ends_in_an_opening_tag_is_known_by_it(prompt: str, tag: tuple[str, str] | None) -> None:
+    assert opened_tag(prompt, TAGS) == tag
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_an_answer_after_empty_reasoning_is_an_answer(tag: tuple[str, str]) -> None:
+    reply = tag[0] + without_reasoning("It is red.", tag)
+    assert split_reasoning(reply, TAGS) == ("", "It is red.")
+    assert not is_unfinished(reply, TAGS)
