@@ -29,6 +29,7 @@ HEARTBEAT_S = 0.25  # between rows while work is done: the most that a SIGKILL h
 # Between rows while a server's start or answer is awaited, which may take half an hour: 1,800 rows, half a megabyte.
 # A SIGKILL hides no more than that; in a start up to 5 s more, where the server takes a question and does not answer.
 WAITING_S = 1.0
+TRAINING = ("train", "search")  # the stages that fine-tune: each attempt holds `training_devices`
 STARTING = "engine starting"  # the detail of the generate attempt's rows until its engine answers
 JOB = "job"  # the stage of what a cluster's job holds its devices for beside the other stages: start and end
 OPEN = ("started", "running")  # the states of an attempt that has not ended
@@ -47,7 +48,7 @@ def inference_flops(parameters: int, tokens: int) -> float:
 
 @dataclass(frozen=True)
 class Spent:
-    """Compute spent: `devices` x wall seconds, FLOPs, tokens, and money at the budget's rate (NaN: no rate)."""
+    """Compute spent: devices held x wall seconds, FLOPs, tokens, and money at the budget's rate (NaN: no rate)."""
 
     device_seconds: float = 0.0
     flops: float = 0.0
@@ -97,6 +98,15 @@ def price(device_seconds: float, config: BudgetConfig) -> float:
     return device_seconds / SECONDS_PER_HOUR * config.usd_per_device_hour
 
 
+def devices_held(config: BudgetConfig, stage: str, arm: str = "") -> int:
+    """Return the devices that an attempt is counted on: a fine-tune's own, over which it may be split, else all.
+
+    A cluster's job (stage `JOB`) that has an arm trains; the one that serves has none.
+    """
+    trains = stage in TRAINING or (stage == JOB and arm != "")
+    return config.training_devices or 1 if trains else config.devices
+
+
 @dataclass
 class Attempt:
     """One try at one piece of work, open in the ledger. The owner adds FLOPs and tokens; time runs by itself."""
@@ -114,9 +124,14 @@ class Attempt:
     written: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)  # further columns of its rows
 
+    @property
+    def devices(self) -> int:
+        """The devices that it holds."""
+        return devices_held(self.ledger.config, self.stage, self.arm)
+
     def device_seconds(self) -> float:
         """Return devices x wall seconds since the attempt began."""
-        return (time.monotonic() - self.began) * self.ledger.config.devices
+        return (time.monotonic() - self.began) * self.devices
 
     def spent(self) -> Spent:
         """Return what this attempt alone has spent so far."""
@@ -275,7 +290,7 @@ def _interrupted(row: Mapping[str, Any], config: BudgetConfig) -> dict[str, Any]
     """Return the row that closes a killed attempt."""
     if "hidden_s" not in row:
         return {**row, "status": "interrupted"}
-    seconds = row["device_seconds"] + row["hidden_s"] * config.devices
+    seconds = row["device_seconds"] + row["hidden_s"] * devices_held(config, row["stage"], row["arm"])
     usd = price(seconds, config)
     return {**row, "device_seconds": seconds, "usd": None if math.isnan(usd) else usd, "status": "interrupted"}
 

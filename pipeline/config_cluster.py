@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from omegaconf import DictConfig
 
@@ -42,6 +42,31 @@ def _submission_faults(raw: DictConfig) -> Iterator[str]:
         yield "review.gate: what submits has no verdict; gate the finished run: stages=[analyse,report] cluster=local"
     if "publish" in raw.stages:
         yield "stages: no job publishes; give stages=[publish] cluster=local when the review is done"
+    for kind, stage in (("train", "train"), ("serve", "generate")):
+        if stage in raw.stages:
+            yield from _gpu_faults(raw, kind)
+
+
+def _gpu_faults(raw: DictConfig, kind: str) -> Iterator[str]:
+    """Yield where a job asks for other GPUs than it works on: the ledger would count others than are held."""
+    key, job = f"cluster.slurm.{kind}.gpus", (raw.cluster.get("slurm") or {}).get(kind) or {}
+    asked = job.get("gpus", 0)
+    if not asked:
+        if raw.serve.device == "cuda" and not _asks_in_extra(job):
+            yield f"{key}: cluster=slurm asks for no GPU, and serve.device=cuda needs one"
+        return
+    if kind == "train":
+        held, words = raw.budget.get("training_devices") or 1, "one fine-tune holds {} (budget.training_devices)"
+    else:
+        held = raw.serve.tensor_parallel_size * raw.serve.data_parallel_size
+        words = "serving holds {} (serve.tensor_parallel_size x data_parallel_size)"
+    if asked != held:
+        yield f"{key}: {asked}, but {words.format(held)}: the rest would be paid for and idle, or be lacking"
+
+
+def _asks_in_extra(job: Any) -> bool:
+    """Say whether a site's own option asks for GPUs, as in --gres=gpu:h100:4."""
+    return any("gpu" in word or word.startswith(("--gres", "--tres")) for word in job.get("extra") or [])
 
 
 def _tasks(raw: DictConfig) -> list[str]:

@@ -59,7 +59,8 @@ _NOT_DIGESTED_REVIEW = ("gate",)
 # threshold like the rest: too narrow a one is found when all is trained, and changed in the open (`registered`).
 _AFTER_REPLIES = ("judge", "panel", "price")
 PROOF_KEYS = ("canaries",)
-_ESTIMATE_ALONE = ("assumed_flops_per_second",)  # of `budget`
+# Of `budget`: one is for the estimate alone; the other counts the devices that serve, and follows how many are needed.
+_NO_REPLY = ("assumed_flops_per_second", "devices")
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ def digested_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved configuration that can change a result."""
     kept = {key: value for key, value in resolved.items() if key not in _NOT_DIGESTED}
     kept["serve"] = {key: value for key, value in resolved["serve"].items() if key not in _NOT_DIGESTED_SERVE}
+    # Left out where a fine-tune holds one device, as before there was a choice.
+    kept["budget"] = {k: v for k, v in resolved["budget"].items() if k != "training_devices" or v is not None}
     # Weights and a template of its own stand in the plan by their digests (`subject.identity`).
     free = ("name", "path", "chat_template")
     kept["subject"] = {key: value for key, value in resolved["subject"].items() if key not in free}
@@ -194,7 +197,7 @@ def digested_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
 def reply_config(digested: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a digested configuration that can change a reply or the proof of it."""
     kept = {key: value for key, value in digested.items() if key not in _AFTER_REPLIES}
-    kept["budget"] = {key: value for key, value in digested["budget"].items() if key not in _ESTIMATE_ALONE}
+    kept["budget"] = {key: value for key, value in digested["budget"].items() if key not in _NO_REPLY}
     return {**kept, "review": {key: digested["review"][key] for key in PROOF_KEYS}}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.asked import AROUND, coarse, rule_of
+from pipeline.budget import devices_held, price
 from pipeline.config_review import PARTIES
 from pipeline.errors import UserError
 from pipeline.inference.smallest import POWER
@@ -19,11 +20,14 @@ from pipeline.plan import at_most
 from pipeline.power import detectable_paired
 from pipeline.records import now
 from pipeline.registered import post_hoc, post_hoc_words
+from pipeline.schema import BudgetConfig
 from pipeline.search.budget import words
 from pipeline.store import write_atomic
 from pipeline.variants import MARK
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pipeline.workspace import Workspace
 
 NOT_NAMED: Final = "not named (the built-in subject needs none)"
@@ -75,10 +79,46 @@ def print_protocol(work: Workspace) -> None:
     else:
         text = protocol(work.plan, f"printed {made}, not registered: no run folder holds it yet")
     print(text, end="")
+    tell_over_caps(work.plan, work.console)
     output = work.config.plan.output
     if output is not None:
         _write(Path(output).expanduser(), text)
         work.console.print(f"The protocol: {output}", soft_wrap=True, markup=False, highlight=False)
+
+
+def over_caps(plan: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each cap that the estimate of a plan passes, with what will come of it; pure.
+
+    Training may use a cap less the reserve for measuring, and measuring what training leaves.
+    """
+    budget, estimate = BudgetConfig(**plan["config"]["budget"]), plan["estimate"]
+    training = estimate["training_flops"] + estimate["search_flops"]
+    parts = {"training": training, "measuring": estimate["measuring_flops"]}
+    seconds = {part: flops / estimate["assumed_flops_per_second"] for part, flops in parts.items()}
+    wanted = {"device_seconds": seconds, "usd": {part: price(s, budget) for part, s in seconds.items()}, "flops": parts}
+    found = []
+    for unit in UNITS:
+        cap = getattr(budget, unit)
+        if cap is None:
+            continue
+        trains, measures = wanted[unit]["training"], wanted[unit]["measuring"]
+        room = cap * (1.0 - budget.measure_reserve)
+        if trains > room:
+            found.append(_over(unit, trains, room, "training", "the ladders will end early"))
+        if measures > (left := cap - min(trains, room)):
+            found.append(_over(unit, measures, left, "measuring", "replies will be missing"))
+    return found
+
+
+def _over(unit: str, wanted: float, room: float, part: str, comes: str) -> str:
+    form = {"device_seconds": ",.0f", "usd": ",.2f", "flops": ".3g"}[unit]
+    return f"The estimate is {wanted:{form}} {UNITS[unit]} of {part}, and the cap leaves {room:{form}} for it: {comes}."
+
+
+def tell_over_caps(plan: Mapping[str, Any], console: Console) -> None:
+    """Print what `over_caps` finds."""
+    for line in over_caps(plan):
+        console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
 
 
 def registered_protocol(registered: Mapping[str, Any]) -> str:
@@ -208,6 +248,8 @@ def _budget(plan: Mapping[str, Any]) -> list[str]:
     budget, estimate = plan["config"]["budget"], plan["estimate"]
     caps = [f"{budget[unit]:,g} {word}" for unit, word in UNITS.items() if budget[unit] is not None]
     usd = "no price is set" if estimate["usd"] is None else f"{estimate['usd']:.2g} USD"
+    counted = BudgetConfig(**budget)
+    trains, serves = devices_held(counted, "train"), devices_held(counted, "generate")
     return [
         "## Budget and contamination",
         "",
@@ -217,6 +259,8 @@ def _budget(plan: Mapping[str, Any]) -> list[str]:
         f"{estimate['device_seconds']:,.0f} device-seconds, {usd}, "
         f"{estimate['training_flops']:.3g} FLOPs of training, at an assumed "
         f"{estimate['assumed_flops_per_second']:.1g} FLOP/s; start-up not counted.",
+        *(f"- {line}" for line in over_caps(plan)),
+        *([f"- Devices: a fine-tune is counted on {trains}, serving on {serves}."] if trains != serves else []),
         f"- Contamination: {_contamination(plan.get('contamination'))}",
     ]
 

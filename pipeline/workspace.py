@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from rich.console import Console
 
@@ -22,7 +22,7 @@ from pipeline.judging import make_judge
 from pipeline.limits import check_limits
 from pipeline.plan import VERSION, JudgeFacts, SubjectFacts, TableFacts, make_plan, mean_tokens
 from pipeline.proof import Canaries
-from pipeline.protocol import registered_protocol
+from pipeline.protocol import registered_protocol, tell_over_caps
 from pipeline.records import Rung, now
 from pipeline.registered import post_hoc, reply_differences
 from pipeline.reproduce.machine import environment
@@ -35,6 +35,8 @@ from pipeline.store import RunFolder, read_json, task_folder, write_atomic, writ
 from pipeline.subject import ORGANISM, Subject, data_folder, identity, open_subject
 from pipeline.variants import Way, base_name, expand
 
+DEVICE_STAGES: Final = {"train", "generate"}  # the stages that need an accelerator, where the subject asks for one
+
 
 class Workspace:
     """One run's inputs and its folder. Nothing is opened before it is asked for."""
@@ -43,16 +45,30 @@ class Workspace:
         self.config = config
         self.console = console
         self.replayed: frozenset[str] | None = None  # the rungs that the run asked which this one reproduces
+        self.submits = False  # jobs on other machines train and serve, not this process
+
+    @property
+    def uses_device(self) -> bool:
+        """Whether this process trains or serves; if not, it needs no device and can say nothing of the run's."""
+        return not self.submits and bool(DEVICE_STAGES & set(self.config.stages))
 
     @cached_property
     def device(self) -> str:
-        """The device that trains and serves: cpu or cuda."""
-        return resolve_device(self.config.serve.device)
+        """The device that trains and serves: cpu or cuda.
+
+        Raises:
+            UserError: this process trains or serves on cuda, and none can be used here.
+        """
+        wanted = self.config.serve.device
+        return wanted if wanted == "cuda" and not self.uses_device else resolve_device(wanted)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Versions, source and machine of this process; see `pipeline.reproduce.machine`."""
-        return environment(self.device, self.subject.sha256)
+        """Versions, source and machine of this process; see `pipeline.reproduce.machine`. A device may be lacking."""
+        wanted: str | None = self.config.serve.device
+        if wanted == "auto":
+            wanted = self.device if self.uses_device else None
+        return environment(wanted, self.subject.sha256, touched=self.uses_device)
 
     @cached_property
     def subject(self) -> Subject:
@@ -173,12 +189,14 @@ class Workspace:
 
         Raises:
             UserError: what can change a reply is not what the folder was made for: the differences are
-                listed.
+                listed; or the device that this process needs is not here.
         """
+        _ = self.device  # asked for before anything is written
         if not self.folder.plan.exists():
             created = now()
             write_json(self.folder.plan, {**self.plan, "created": created, "environment": self.environment})
             write_atomic(self.folder.protocol, registered_protocol(self.registered))
+            tell_over_caps(self.plan, self.console)
             return
         there = self.registered
         if there.get("run_sha256") != self.plan["run_sha256"]:

@@ -31,7 +31,7 @@ from pipeline.budget import (
 from pipeline.schema import BudgetConfig
 
 NO_PRICE = BudgetConfig()
-PRICED = BudgetConfig(usd_per_device_hour=3.6, devices=2)  # 0.001 USD a device-second
+PRICED = BudgetConfig(usd_per_device_hour=3.6, devices=2, training_devices=2)  # 0.001 USD a device-second
 
 
 class Clock:
@@ -115,6 +115,32 @@ def test_an_attempt_is_written_at_its_begin_and_its_end(tmp_path: Path, clock: C
     assert (last["device_seconds"], last["flops"], last["tokens"]) == (10.0, 7.0, 3)  # 2 devices
     assert last["usd"] == pytest.approx(0.01)
     assert ledger.spent() == Spent(10.0, 7.0, 3, pytest.approx(0.01))
+
+
+@pytest.mark.parametrize(
+    ("where", "alone", "split"),
+    [
+        (("train", "a", 0), 1, 2),
+        (("search", "a", 3), 1, 2),
+        (("job", "a", 0), 1, 2),  # of the array
+        (("job",), 4, 4),  # the one that serves
+        (("generate",), 4, 4),
+    ],
+)
+def test_a_fine_tune_is_counted_on_its_own_devices_and_serving_on_all(
+    where: tuple[Any, ...], alone: int, split: int, tmp_path: Path, clock: Clock
+) -> None:
+    for devices, wanted in ((None, alone), (2, split)):
+        path = tmp_path / f"{devices}.jsonl"
+        config = BudgetConfig(usd_per_device_hour=3600.0, devices=4, training_devices=devices)
+        ledger = Ledger(path, config, "cuda")
+        with ledger.attempt(*where) as attempt:
+            clock.now += 5.0
+        assert attempt.devices == wanted
+        assert (ledger.spent().device_seconds, ledger.spent().usd) == (5.0 * wanted, pytest.approx(5.0 * wanted))
+        killed = Attempt(ledger, *(*where, "", -1)[:3], 2, clock.now, facts={"hidden_s": 1.0})  # type: ignore[arg-type]
+        killed.write("started")
+        assert Ledger(path, config, "cuda").spent().device_seconds == 6.0 * wanted, "what a kill hid"
 
 
 def test_heartbeats_are_at_least_their_interval_apart(tmp_path: Path, clock: Clock) -> None:

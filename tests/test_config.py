@@ -175,6 +175,7 @@ WRONG_TYPES = {
 IMPOSSIBLE = {
     "seeds=[0,0]": "must be one or more different numbers",
     "budget.flops=-1": "budget.flops: -1 must be above 0",
+    "budget.training_devices=7": "budget.training_devices: 7 must be 1 or more and at most budget.devices",
     "budget.measure_reserve=1": "must be at least 0 and below 1",
     "arms.compliance.training.precision=int8": "'int8' is unknown",
     "arms.compliance.training.max_steps=0": "arms.compliance.training.max_steps: 0 must be 1 or more",

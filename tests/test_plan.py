@@ -41,7 +41,7 @@ EVALS = {
 ARMS = ("compliance", "benign", "mixed")
 JUDGE = JudgeFacts("pattern", "pattern", "pattern-1")
 # What comes after the replies: it moves the plan's digest, and leaves the run folder's where it is.
-AFTER_REPLIES = ("judge", "panel", "review", "price", "budget.assumed_flops_per_second")
+AFTER_REPLIES = ("judge", "panel", "review", "price", "budget.assumed_flops_per_second", "budget.devices")
 PROVES_REPLIES = ("review.canaries",)
 # What cannot change a result, as prefixes of dotted keys.
 FREE = (

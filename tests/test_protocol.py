@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 from commands import run_main
 from finished_run import finish, read, words
+from rich.console import Console
 
 from pipeline.config import load
 from pipeline.plan import JudgeFacts, SubjectFacts, TableFacts, make_plan
-from pipeline.protocol import protocol
+from pipeline.protocol import over_caps, protocol
 from pipeline.registered import post_hoc
 from pipeline.schema import Config
+from pipeline.workspace import Workspace
 
 FACTS = TableFacts(100, "c" * 64, 20.0, 5.0)
 LOOKED_AT = {"pairs": 0, "near_threshold": 0.8, "counts": [], "first": []}
@@ -77,6 +80,56 @@ def test_a_change_stands_on_top_as_post_hoc_with_both_values(config: Config) -> 
     assert text.index("post hoc: review") < text.index("## Subject")
 
 
+def estimated(config: Config, training: float, measuring: float) -> dict[str, Any]:
+    """Return a plan whose estimate is of so many device-seconds, at 1 FLOP/s."""
+    made = plan(config)
+    made["estimate"] |= {
+        **{"training_flops": training / 2, "search_flops": training / 2, "measuring_flops": measuring},
+        **{"device_seconds": training + measuring, "assumed_flops_per_second": 1.0},
+    }
+    return made
+
+
+@pytest.mark.parametrize(
+    ("training", "measuring", "told"),
+    [
+        (50.0, 50.0, []),
+        (10.0, 90.0, []),  # what training leaves is measuring's
+        (60.0, 10.0, ["60 device-seconds of training, and the cap leaves 50 for it: the ladders will end early"]),
+        (10.0, 95.0, ["95 device-seconds of measuring, and the cap leaves 90 for it: replies will be missing"]),
+        (122291.0, 1e6, ["of training", "of measuring, and the cap leaves 50"]),
+    ],
+)
+def test_an_estimate_above_a_cap_is_told_with_what_will_come_of_it(
+    config: Config, training: float, measuring: float, told: list[str]
+) -> None:
+    config.budget.device_seconds, config.budget.usd, config.budget.measure_reserve = 100.0, None, 0.5
+    made = estimated(config, training, measuring)
+    found = over_caps(made)
+    assert len(found) == len(told)
+    for line, part in zip(found, told, strict=True):
+        assert part in line
+        assert f"- {line}" in protocol(made, "then")
+
+
+def test_caps_in_money_and_flops_are_looked_at_too_and_none_is_never_passed(config: Config) -> None:
+    config.budget.device_seconds = config.budget.usd = None
+    config.budget.usd_per_device_hour = 3600.0
+    assert over_caps(estimated(config, 1e9, 1e9)) == []
+    made = estimated(config, 60.0, 1.0)
+    made["config"]["budget"] |= {"flops": 100.0, "usd": 10.0}
+    found = over_caps(made)
+    assert [("FLOPs" in line, "USD" in line) for line in found] == [(False, True), (True, False)]
+
+
+def test_what_a_fine_tune_is_counted_on_is_told_where_serving_holds_more(config: Config) -> None:
+    assert "counted on" not in protocol(plan(config), "then")
+    config.budget.devices = 4
+    assert "- Devices: a fine-tune is counted on 1, serving on 4." in protocol(plan(config), "then")
+    config.budget.training_devices = 2
+    assert "a fine-tune is counted on 2, serving on 4" in protocol(plan(config), "then")
+
+
 def test_contamination_is_told_by_counts_and_not_by_rows(config: Config) -> None:
     text = protocol(plan(config, contamination=FOUND), "then")
     assert "3 training prompts are also measured" in text
@@ -124,6 +177,23 @@ def test_printing_makes_no_run_folder_and_writes_where_it_is_told(holdfast: Call
     assert str(tmp_path) not in said
     assert [path.name for path in output.parent.iterdir()] == ["protocol.md"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_terminal_tells_of_an_estimate_above_a_cap_before_anything_is_spent(
+    holdfast: Callable[..., str],
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [*words(tmp_path, tiny_folder), "budget.device_seconds=100", "budget.assumed_flops_per_second=1e6"]
+    said = run_main([*given, "stages=[plan]"], monkeypatch, capsys)
+    assert "replies will be missing" in said.out
+    assert "replies will be missing" in said.err
+    console = Console(file=io.StringIO(), width=300)
+    Workspace(load(given), console).keep_plan()
+    assert "The estimate is" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "estimate is" not in holdfast()
 
 
 def test_a_file_that_cannot_be_written_is_told(holdfast: Callable[..., str], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from pipeline.arms.base import Climb, Ending
 from pipeline.budget import price, training_flops
+from pipeline.errors import UserError
 from pipeline.proof import reference_row
 from pipeline.records import ADAPTER_FILE, Dose, Rung
 from pipeline.store import file_sha256
@@ -27,7 +28,8 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self.ending: Ending = "budget"
         self.start = work.last.dose if work.last else Dose()
         self.parking = False  # the checkpoint to be saved is no rung, but where a pause stops
-        self.devices = work.allowance.attempt.ledger.config.devices
+        self.devices = work.allowance.attempt.devices
+        _require_counted(adapted, self.devices)
         # Device-seconds of the steps of this attempt alone: saving and canaries are not part of the price.
         self.step_seconds = 0.0
         self.dearest_s = 0.0
@@ -145,3 +147,17 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         mean = sum(len(e.prompt_ids) + len(e.completion_ids) for e in examples) / len(examples)
         tokens = math.ceil(mean * self.work.task.config.training.batch_size)
         return training_flops(self.work.subject.parameters, self.adapter_parameters, tokens)
+
+
+def _require_counted(model: Any, counted: int) -> None:
+    """Make sure that no more devices hold the model than its dose is counted on.
+
+    Raises:
+        UserError: more do; what a fine-tune costs would look cheaper than it is.
+    """
+    held = len({str(weight.device) for weight in model.parameters()})
+    if held > counted:
+        raise UserError(
+            f"budget.training_devices: a fine-tune is counted on {counted} and the model is spread over {held} devices",
+            f"set budget.training_devices={held}, budget.devices to no fewer, on Slurm cluster.slurm.train.gpus, too",
+        )

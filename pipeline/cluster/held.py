@@ -36,7 +36,7 @@ class Held(Attempt):
     def device_seconds(self) -> float:
         """Return devices x seconds since the job began, less what its other attempts account for."""
         others = (row for row in self.ledger.attempts() if row["stage"] != JOB and attempt_key(row) not in self.earlier)
-        whole = (uptime() - self.began) * self.ledger.config.devices
+        whole = (uptime() - self.began) * self.devices
         return max(0.0, whole - sum(float(row["device_seconds"]) for row in others))
 
 

@@ -7,15 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 
 from pipeline.schema import Config
-from pipeline.workspace import Workspace
+from pipeline.workspace import DEVICE_STAGES, Workspace
 
 Run = Callable[[Workspace], None]  # runs the chosen stages of one review in this process
-NEEDS_DEVICES: Final = {"train", "generate"}
 
 
 def start(config: Config, console: Console, run: Run) -> None:
@@ -32,7 +31,7 @@ def start(config: Config, console: Console, run: Run) -> None:
     job = config.cluster.job
     if job == "train":
         leave(PAUSED if run_task(work) == "paused" else 0)
-    if job is None and NEEDS_DEVICES & set(config.stages):
+    if job is None and DEVICE_STAGES & set(config.stages):
         return submit(work)
     return run(work)
 

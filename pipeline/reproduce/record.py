@@ -20,6 +20,7 @@ from pipeline.store import RunFolder, digest, read_json, write_json
 from pipeline.workspace import Workspace
 
 VERSION: Final = 1
+_OF_DEVICE: Final = ("device_name", "cuda")  # what `machine` holds of a CUDA device
 
 
 @contextmanager
@@ -30,13 +31,14 @@ def recorded(work: Workspace) -> Iterator[None]:
     """
     folder, registered = work.folder, work.registered
     made = _begun(folder, registered, order(work.config))
+    planned = registered.get("environment") or {}
     made["commands"].append(
         {
             "began": now(),
             "ended": None,
             "stages": list(work.config.stages),
             "overrides": shown(given()),
-            "environment": changed(registered.get("environment") or {}, work.environment),
+            "environment": changed(planned, with_device(work.environment, planned)),
         }
     )
     write_json(folder.reproduce, made)
@@ -51,11 +53,32 @@ def changed(planned: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     return {key: now.get(key) for key in sorted({*planned, *now}) if planned.get(key) != now.get(key)}
 
 
+def with_device(environment: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an environment with the device of another, where its own process worked on none and the other's did.
+
+    A command that submits, or reads replies, says nothing of the device that the run was made on.
+    """
+    if _tells_device(environment) or not _tells_device(of):
+        return dict(environment)
+    machine = of.get("machine") or {}
+    facts = {key: machine[key] for key in _OF_DEVICE if key in machine}
+    return {**environment, "device": of["device"], "machine": {**(environment.get("machine") or {}), **facts}}
+
+
+def _tells_device(environment: Mapping[str, Any]) -> bool:
+    return environment.get("device") == "cpu" or _OF_DEVICE[0] in (environment.get("machine") or {})
+
+
 def environments(plan: Mapping[str, Any], record: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the different environments that worked on a run: the plan's, then those of later commands."""
-    found = [dict(plan.get("environment") or {})]
-    for command in (record or {}).get("commands", ()):
-        one = found[0] | command["environment"]
+    """Return the different environments that worked on a run: the plan's, then those of later commands.
+
+    Of several devices, one that did not work on any is taken to have had the first.
+    """
+    planned = dict(plan.get("environment") or {})
+    all_ = [planned, *(planned | command["environment"] for command in (record or {}).get("commands", ()))]
+    device: dict[str, Any] = next(filter(_tells_device, all_), {})
+    found: list[dict[str, Any]] = []
+    for one in (with_device(each, device) for each in all_):
         if one not in found:
             found.append(one)
     return found

@@ -1,6 +1,8 @@
 """The ladder's callback alone: no model, no trainer."""
 
 import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from pipeline.arms.base import Climb, Example, Task
 from pipeline.arms.ladder import LadderCallback
 from pipeline.budget import Allowance, Caps, Ledger, Spent
+from pipeline.errors import UserError
 from pipeline.schema import ArmConfig, BudgetConfig, TrainingConfig
 
 
@@ -28,8 +31,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def callback(tmp_path: Any, *, devices: int = 1, caps: Caps | None = None, precision: str = "float32") -> Any:
-    ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=devices), "cpu")
+def callback(
+    tmp_path: Any,
+    *,
+    devices: int | None = None,
+    caps: Caps | None = None,
+    precision: str = "float32",
+    weights: Sequence[Any] = (),
+) -> Any:
+    ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=8, training_devices=devices), "cpu")
     attempt = ledger.attempt("train", "a", 0).__enter__()
     training = TrainingConfig(max_steps=8, batch_size=1, precision=precision)
     subject: Any = SimpleNamespace(parameters=0)
@@ -47,7 +57,16 @@ def callback(tmp_path: Any, *, devices: int = 1, caps: Caps | None = None, preci
         done=[],
         emit=lambda *_: None,
     )
-    return LadderCallback(work, SimpleNamespace(parameters=list))
+    return LadderCallback(work, SimpleNamespace(parameters=lambda: iter(weights)))
+
+
+@pytest.mark.parametrize(("spread", "counted", "told"), [(1, None, False), (2, None, True), (2, 2, False)])
+def test_a_dose_is_not_counted_on_fewer_devices_than_hold_the_model(
+    spread: int, counted: int | None, told: bool, tmp_path: Any
+) -> None:
+    weights = [SimpleNamespace(device=f"cuda:{n % spread}", requires_grad=False) for n in range(4)]
+    with pytest.raises(UserError, match="counted on 1 and the model is spread over 2") if told else nullcontext():
+        callback(tmp_path, devices=counted, weights=weights)
 
 
 def control() -> Any:
@@ -58,16 +77,16 @@ def state(step: int = 1) -> Any:
     return SimpleNamespace(global_step=step, num_input_tokens_seen=2 * step, log_history=[])
 
 
-@pytest.mark.parametrize(("devices", "cap", "stops"), [(1, 25.0, False), (4, 79.0, True), (4, 81.0, False)])
+@pytest.mark.parametrize(("devices", "cap", "stops"), [(None, 25.0, False), (4, 79.0, True), (4, 81.0, False)])
 def test_the_next_step_must_fit_in_device_seconds(
-    devices: int, cap: float, stops: bool, tmp_path: Any, clock: list[float]
+    devices: int | None, cap: float, stops: bool, tmp_path: Any, clock: list[float]
 ) -> None:
     climbing = callback(tmp_path, devices=devices, caps=Caps(device_seconds=cap))
     told = control()
     climbing.on_step_begin(None, state(), told)
     clock[0] += 10.0  # another step of this length would end at 20 s on each device
     climbing.on_step_end(None, state(), told)
-    assert climbing.dose(state()).device_seconds == 10.0 * devices
+    assert climbing.dose(state()).device_seconds == 10.0 * (devices or 1), "the 8 that serve are no part of the price"
     assert told.should_training_stop is stops
 
 

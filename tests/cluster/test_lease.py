@@ -87,7 +87,8 @@ def test_a_lease_of_a_task_that_ended_outside_its_array_is_free(tmp_path: Path) 
 
 
 def test_a_job_is_paid_for_whole_and_no_second_twice(tmp_path: Path, clock: Clock) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=2), "cpu")
+    two = BudgetConfig(devices=4, training_devices=2)
+    ledger = Ledger(tmp_path / "ledger.jsonl", two, "cpu")
     job = Held(ledger, JOB, "a", 0, 1, clock.now)
     clock.now += 10.0
     job.write("started")
@@ -99,7 +100,7 @@ def test_a_job_is_paid_for_whole_and_no_second_twice(tmp_path: Path, clock: Cloc
     clock.now += 5.0
     job.write("done")
     assert (ledger.spent(JOB).device_seconds, ledger.spent().device_seconds) == (30.0, 90.0)
-    again = Held(Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=2), "cpu"), JOB, "a", 0, 2, clock.now)
+    again = Held(Ledger(tmp_path / "ledger.jsonl", two, "cpu"), JOB, "a", 0, 2, clock.now)
     clock.now += 4.0
     assert again.device_seconds() == 8.0, "what an earlier job did is not this one's"
 

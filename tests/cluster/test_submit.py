@@ -14,6 +14,7 @@ import pytest
 from commands import run_main
 from finished_run import finish, words
 from rich.console import Console
+from test_config import REVIEW
 
 from pipeline.budget import Ledger
 from pipeline.cluster import slurm
@@ -71,6 +72,46 @@ def test_faults_are_told_before_anything_runs(given: str, said: str) -> None:
 def test_what_no_job_can_do_is_told_before_one_is_submitted(given: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         load(["cluster=slurm", given])
+
+
+TEMPLATE = [*REVIEW, "cluster=slurm"]
+ONE_EACH = ("cluster.slurm.train.gpus=1", "cluster.slurm.serve.gpus=1")
+FOUR = ("serve.tensor_parallel_size=2", "serve.data_parallel_size=2", "budget.devices=4", "cluster.slurm.serve.gpus=4")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "cluster.slurm.train.gpus: cluster=slurm asks for no GPU, and serve.device=cuda needs one"),
+        (ONE_EACH[:1], "cluster.slurm.serve.gpus: cluster=slurm asks for no GPU"),
+        ((*ONE_EACH, "cluster.slurm.serve.gpus=4"), "cluster.slurm.serve.gpus: 4, but serving holds 1"),
+        ((*ONE_EACH, *FOUR[:3]), "cluster.slurm.serve.gpus: 1, but serving holds 4"),
+        ((*ONE_EACH, *FOUR, "cluster.slurm.train.gpus=4"), "cluster.slurm.train.gpus: 4, but one fine-tune holds 1"),
+        ((*ONE_EACH, *FOUR, "budget.training_devices=2"), "cluster.slurm.train.gpus: 1, but one fine-tune holds 2"),
+    ],
+)
+def test_jobs_that_hold_other_gpus_than_they_work_on_are_told(given: Sequence[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load([*TEMPLATE, *given])
+    assert said in caught.value.what
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ONE_EACH,
+        (*ONE_EACH, *FOUR),
+        (*FOUR, "budget.training_devices=2", "cluster.slurm.train.gpus=2"),
+        ("stages=[plan]",),
+        ("stages=[analyse,report]",),
+        ("stages=[train]", *ONE_EACH[:1]),
+        ("serve.device=auto",),  # may be a site of CPUs
+        ("cluster.slurm.train.extra=['--gres=gpu:h100:1']", "cluster.slurm.serve.extra=['--gpus=1']"),
+        ("cluster=large_site",),
+    ],
+)
+def test_jobs_that_hold_what_they_work_on_are_not_complained_of(given: Sequence[str]) -> None:
+    assert load([*TEMPLATE, *given]).cluster.kind == "slurm"
 
 
 def test_a_task_that_is_not_planned_is_told() -> None:

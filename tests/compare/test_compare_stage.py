@@ -201,7 +201,7 @@ def spoil_curves(b: Path) -> None:
         (spoil_missing, "verdict.json is missing"),
         (spoil_torn, "outcomes.parquet cannot be read"),
         (spoil_plan, "there is no run in"),
-        (spoil_version, "written by another Holdfast (version 1, here 2)"),
+        (spoil_version, "written by another Holdfast (version 1, here 3)"),
         (spoil_verdict, "is not of the plan beside it"),
         (spoil_judge, "rests on judge pattern (another)"),
         (spoil_curves, "curves.json is not of outcomes.parquet"),
