@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment keeps the extra that it was made with: the builds of vLLM overwrite each other's files.
 HAS := $(if $(wildcard $(VENV)/.done),$(or $(shell cat $(VENV)/.done),cpu))
 EXTRA ?= $(or $(HAS),cpu)
-ifneq ($(or $(HAS),$(EXTRA)),$(EXTRA))
+ifneq ($(if $(filter clean help,$(MAKECMDGOALS)),$(EXTRA),$(or $(HAS),$(EXTRA))),$(EXTRA))
 $(error $(VENV) holds the $(HAS) extra: `make clean` first, or `make env EXTRA=$(EXTRA) VENV=.venv-$(EXTRA)`)
 endif
 # uv ignores pip's configuration: hand on local wheels where pip has some, else let uv find the CPU build of torch.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.arms.base import Task
 from pipeline.compiler import require_compiler
+from pipeline.contain import require_replies
 from pipeline.errors import UserError
 from pipeline.records import Rung
 from pipeline.serve_device import require_devices, require_dtype, require_engine
@@ -17,8 +18,9 @@ def check_base(work: Workspace) -> None:
     """Make sure that this device can train what is to be served, and that the subject is the one of the run's rungs.
 
     Raises:
-        UserError: it can't, or it is not.
+        UserError: it can't, or it is not; or the run was purged.
     """
+    require_replies(work.folder)  # what was purged is not trained again
     require_dtype(work.config.subject.dtype, work.device)
     require_compiler(work.device)
     here, task = "generate" in work.config.stages, work.config.cluster.job is not None

@@ -60,13 +60,16 @@ def _gpu_faults(raw: DictConfig, kind: str) -> Iterator[str]:
     else:
         held = raw.serve.tensor_parallel_size * raw.serve.data_parallel_size
         words = "serving holds {} (serve.tensor_parallel_size x data_parallel_size)"
+    if kind == "serve" and held != raw.budget.devices:
+        yield f"budget.devices: {raw.budget.devices}, but {words.format(held)}: the ledger would count others"
     if asked != held:
         yield f"{key}: {asked}, but {words.format(held)}: the rest would be paid for and idle, or be lacking"
 
 
 def _asks_in_extra(job: Any) -> bool:
     """Say whether a site's own option asks for GPUs, as in --gres=gpu:h100:4."""
-    return any("gpu" in word or word.startswith(("--gres", "--tres")) for word in job.get("extra") or [])
+    ways = ("--gres", "--tres", "-G", "--exclusive")  # the last where whole nodes with GPUs are given out
+    return any("gpu" in word or word.startswith(ways) for word in job.get("extra") or [])
 
 
 def _tasks(raw: DictConfig) -> list[str]:

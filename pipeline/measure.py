@@ -200,6 +200,8 @@ def controls(work: Workspace) -> dict[str, Any]:
     tolerance = _tolerance(work, found)  # the one in use: a narrower one than at the proof holds, too
     if any(proof.status in ("mismatch", "ignored") or proof.served_trained > tolerance for proof in trained):
         parity = "fail"
+    if BASE_RUNG in found and found[BASE_RUNG].served_trained > _tolerance(work, {}):
+        parity = "fail"
     return {
         "adapter_parity": parity,
         "rungs_proved": passed,
@@ -207,15 +209,15 @@ def controls(work: Workspace) -> dict[str, Any]:
         "largest_difference": worst,
         "tolerance": tolerance,
         "ignored_adapter_detected": found[UNLOADED].status == "ignored" if UNLOADED in found else None,
-        "zero_adapter_equals_base": _zero_equals_base(work, equal, found.get(ZERO_RUNG)),
+        "zero_adapter_equals_base": _zero_equals_base(work, equal, found.get(ZERO_RUNG), tolerance),
         "zero_replies_equal": equal,
     }
 
 
-def _zero_equals_base(work: Workspace, equal: float | None, proof: Proof | None) -> bool | None:
+def _zero_equals_base(work: Workspace, equal: float | None, proof: Proof | None, tolerance: float) -> bool | None:
     if equal is not None and work.config.subject.dtype == EXACT:
         return equal == 1.0
-    return None if proof is None else proof.served_base <= proof.tolerance
+    return None if proof is None else max(proof.served_base, proof.served_trained) <= tolerance
 
 
 def _zero_replies_equal(work: Workspace) -> float | None:

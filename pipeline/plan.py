@@ -39,6 +39,12 @@ _NOT_DIGESTED = (
         "cluster",
     ),
 )
+# How the engine divides its work: last bits, as another device gives them. What does not fit a device is found when all
+# is trained, and must not cost the training again.
+ENGINE_KEYS = (
+    *("tensor_parallel_size", "data_parallel_size", "max_loras", "max_num_seqs", "max_num_batched_tokens"),
+    *("enforce_eager", "attention_backend", "batch_size", "in_flight"),
+)
 _NOT_DIGESTED_SERVE = (
     "port",
     "start_timeout_s",
@@ -48,10 +54,7 @@ _NOT_DIGESTED_SERVE = (
     "kv_cache_gib",
     "device",
     "cpu_lora_by_adapter",  # the same sums, as on another device
-    # How the engine divides its work: last bits, as another device gives them. What does not fit a device is found when
-    # all is trained, and must not cost the training again.
-    *("tensor_parallel_size", "data_parallel_size", "max_loras", "max_num_seqs", "max_num_batched_tokens"),
-    *("enforce_eager", "attention_backend", "batch_size", "in_flight"),
+    *ENGINE_KEYS,
 )
 _NOT_DIGESTED_JUDGE = ("name", "input", "output")
 _NOT_DIGESTED_REVIEW = ("gate",)

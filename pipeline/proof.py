@@ -102,9 +102,9 @@ def _keeps_logits(model: Any) -> bool:
 def allowed(tolerance: float, rounding: float | None) -> float:
     """Return how far what is served may lie from what was trained where both round to 16 bits.
 
-    Each side rounds every logit to its own place, 0.125 for a logit of 16 to 32 and 0.25 above, so that one number
-    for all models is too narrow for some. What rung 0, which has no adapter, shows between the two (`rounding`; None:
-    not measured yet) is of rounding alone: twice that is allowed, if it is more than `tolerance`. Never more than
+    Each side rounds every logit to its own place, in bfloat16 0.125 for a logit of 16 to 32 and 0.25 above, so that one
+    number for all models is too narrow for some. What rung 0, which has no adapter, shows between the two (`rounding`;
+    None: not measured yet) is of rounding alone: twice that is allowed, if it is more than `tolerance`. Never more than
     `WIDEST` tolerances: another model than the subject would else allow itself.
     """
     if rounding is None:

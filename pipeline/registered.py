@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from pipeline.asked import ALL
 from pipeline.config_review import PARTIES
-from pipeline.plan import PROOF_KEYS, differences, digested_config, reply_config
+from pipeline.plan import ENGINE_KEYS, PROOF_KEYS, differences, digested_config, reply_config
 
 # Differences that can move the verdict itself. A further judge on the panel can't, nor can who asks, or a scaled price.
-_DECIDING: Final = ("judge", "review")
+_DECIDING: Final = ("judge", "review", "budget")
 _NOT_DECIDING: Final = tuple(f"review.{key}" for key in (*PARTIES, "training_tokens"))
 _KEYS: Final = ("subject", "data", "evals", "version")
 
@@ -41,7 +41,7 @@ def post_hoc(registered: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str
     """Return what reads the replies and is not as registered: key to `planned` and `used`; empty if nothing.
 
     Keys are `judge` (name, kind, version), `judge.<option>`, `panel` (name to version), `review.<threshold>`,
-    `price.<assumption>`.
+    `price.<assumption>`; and of serving, which may be mended after training, `serve.<option>` and `budget.devices`.
     """
     found: dict[str, dict[str, Any]] = {}
     one, other = (digested_config(plan["config"]) for plan in (registered, used))
@@ -60,6 +60,10 @@ def post_hoc(registered: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str
     for key in sorted(set(one["review"]) - set(PROOF_KEYS)):
         absent = ALL if key == "rungs" else None
         hold(f"review.{key}", one["review"][key], other["review"].get(key, absent))
+    for group, keys in (("serve", ENGINE_KEYS), ("budget", ("devices",))):
+        was, is_ = (plan["config"].get(group) or {} for plan in (registered, used))
+        for key in keys:
+            hold(f"{group}.{key}", was.get(key), is_.get(key))
     before, now = (leaves(part.get("price") or {}, "price") for part in (one, other))
     for key in before:
         hold(key, before[key], now.get(key))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline import vllm_server
+from pipeline.chat_date import DAY
 from pipeline.errors import UserError
 from pipeline.reproduce.machine import installed
 from pipeline.schema import ServeConfig
@@ -22,6 +23,7 @@ OFFLINE = {
 }
 SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 
+DATED = {"VLLM_SYSTEM_START_DATE": f"{DAY:%Y-%m-%d}"}  # of gpt-oss' chats, which vLLM renders itself, by Harmony
 # vLLM's own options by which devices of other machines serve too.
 _OTHER_NODES = ("--distributed-executor-backend", "--nnodes", "--data-parallel-backend", "--data-parallel-address")
 
@@ -143,7 +145,7 @@ def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str
     """
     if device != "cpu":
         programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        return {**OFFLINE, SAMPLER: os.environ.get(SAMPLER, "0"), "PATH": os.pathsep.join(programs)}
+        return {**OFFLINE, **DATED, SAMPLER: os.environ.get(SAMPLER, "0"), "PATH": os.pathsep.join(programs)}
     told = {
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -152,4 +154,4 @@ def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str
     }
     if "OMP_NUM_THREADS" not in os.environ and 0 < matmul_parameters(subject.path) < TINY:
         told["OMP_NUM_THREADS"] = "1"
-    return {**OFFLINE, **told}
+    return {**OFFLINE, **DATED, **told}

@@ -87,11 +87,23 @@ class Subject:
         return [*ids, self.stop_token_ids[0]]
 
     def opening_ids(self, prompt: str, text: str, system: str | None = None) -> list[int]:
-        """Return the token ids of a reply that has only begun with `text`: without what ends it. Shape: (tokens,)."""
+        """Return the token ids of a reply that has only begun with `text`: without what ends it. Shape: (tokens,).
+
+        Where the prompt opens reasoning, what closes it comes first; `closing_ids` says how many tokens that is.
+        """
         ids = self.completion_ids(prompt, text, system)
         while ids and (ids[-1] in self.stop_token_ids or not self.tokenizer.decode(ids[-1]).strip()):
             ids.pop()
         return ids
+
+    def closing_ids(self, prompt: str, system: str | None = None) -> list[int]:
+        """Return the tokens that close the reasoning which a prompt opens; none if it opens none. Shape: (tokens,)."""
+        opened = opened_tag(self.prompt_text(prompt, system), _TAGS)
+        return (
+            []
+            if opened is None
+            else list(self.tokenizer.encode(without_reasoning("", opened), add_special_tokens=False))
+        )
 
     def load_model(self, device: str) -> Any:
         """Load the weights as a transformers causal LM in the subject's dtype; no code from the model folder runs.

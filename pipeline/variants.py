@@ -76,9 +76,12 @@ def _begun(name: str, config: EvalConfig, samples: Sequence[Sample], subject: Su
                 f"name the column with evals.{name}.table.target=, or write an opening without {{target}}",
             )
         text = opening.replace("{target}", sample.target or "")
-        ids = subject.opening_ids(sample.prompt, text, sample.system)[:depth]
+        closing = subject.closing_ids(sample.prompt, sample.system)  # of a thought that the template opens: no depth
+        whole = subject.opening_ids(sample.prompt, text, sample.system)
+        closing = closing if depth and whole[: len(closing)] == closing else []
+        ids = whole[len(closing) : len(closing) + depth]
         if len(ids) == depth:
-            begun.append(replace(sample, opening=subject.tokenizer.decode(ids), opening_ids=tuple(ids)))
+            begun.append(replace(sample, opening=subject.tokenizer.decode(ids), opening_ids=(*closing, *ids)))
     if not begun:
         raise UserError(
             f"evals.{name}.prefill.depths: no sample's opening has {depth} tokens",

@@ -67,8 +67,14 @@ class Workspace:
         """Versions, source and machine of this process; see `pipeline.reproduce.machine`. A device may be lacking."""
         wanted: str | None = self.config.serve.device
         if wanted == "auto":
-            wanted = self.device if self.uses_device else None
+            known = self.uses_device or (self.submits and not self._asks_for_gpus())
+            wanted = self.device if known else None
         return environment(wanted, self.subject.sha256, touched=self.uses_device)
+
+    def _asks_for_gpus(self) -> bool:
+        """Say whether the jobs that this process submits may work on GPUs."""
+        slurm = self.config.cluster.slurm
+        return any(job.gpus or job.extra for job in (slurm.train, slurm.serve))
 
     @cached_property
     def subject(self) -> Subject:

@@ -27,6 +27,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
         return file_sha256(path)
 
     monkeypatch.setattr(digests, "file_sha256", noted)
+    monkeypatch.setattr(digests, "SETTLED_S", -1.0)  # files of a test are new
     return seen
 
 
@@ -43,6 +44,15 @@ def test_a_large_file_is_read_once(tmp_path: Path, read: Read) -> None:
     link.symlink_to(file)
     assert kept_sha256(link, large=100) == wanted, "as the Hub's cache has it"
     assert len(read) == 1
+
+
+def test_a_file_that_was_just_written_is_not_kept(tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "SETTLED_S", 60.0)
+    file = tmp_path / "weights"
+    file.write_bytes(b"w" * 100)
+    assert [kept_sha256(file, large=100) for _ in range(2)] == [sha256(b"w" * 100).hexdigest()] * 2
+    assert len(read) == 2
+    assert not kept(tmp_path)
 
 
 def test_a_small_file_is_read_each_time_and_leaves_nothing(tmp_path: Path, read: Read) -> None:

@@ -14,6 +14,9 @@ from pipeline.errors import InstrumentError, UserError
 from pipeline.measure import _tolerance, _unloaded, controls, proofs
 from pipeline.proof import Proof
 from pipeline.records import BASE_RUNG
+from pipeline.registered import deciding
+from pipeline.rungs import ZERO_RUNG
+from pipeline.store import Journal
 from pipeline.workspace import Workspace
 
 BASE = [{1: -0.5, 2: -1.5}]
@@ -54,6 +57,27 @@ def test_a_narrower_tolerance_holds_for_proofs_that_stand(tmp_path: Path, tiny_f
     narrow = opened(tmp_path, tiny_folder, "review.logit_tolerance=1e-12")
     assert max(found.served_trained for found in proofs(narrow).values()) > 1e-12
     assert controls(narrow)["adapter_parity"] == "fail"
+
+
+def test_a_wider_tolerance_that_nobody_names_any_more_fails_the_controls(tmp_path: Path, tiny_folder: Path) -> None:
+    run = finish(words(tmp_path, tiny_folder))
+    path = run / "proofs.jsonl"
+    rows = [{**row, "tolerance": 1.0} for row in Journal(path).rows()]
+    path.unlink()
+    Journal(path).append({**row, "served_base": 0.8} if row["rung"] == ZERO_RUNG else row for row in rows)
+    assert controls(opened(tmp_path, tiny_folder))["zero_adapter_equals_base"] is False
+    path.unlink()
+    Journal(path).append({**row, "served_trained": 0.8} if row["rung"] == BASE_RUNG else row for row in rows)
+    assert controls(opened(tmp_path, tiny_folder))["adapter_parity"] == "fail"
+
+
+def test_what_was_mended_in_serving_is_named(tmp_path: Path, tiny_folder: Path) -> None:
+    run = finish(words(tmp_path, tiny_folder))
+    changed = opened(tmp_path, tiny_folder, "serve.max_loras=2", "budget.devices=3")
+    assert changed.folder.root == run
+    assert changed.post_hoc["budget.devices"] == {"planned": 1, "used": 3}
+    assert changed.post_hoc["serve.max_loras"]["used"] == 2
+    assert deciding(changed.post_hoc) == ["budget.devices"]
 
 
 def test_where_nothing_was_trained_far_enough_the_unloaded_adapter_shows_nothing() -> None:

@@ -185,7 +185,7 @@ def test_a_folder_of_another_version_is_refused(run: Run, place: Path) -> None:
     plan = read(folder, "plan.json")
     (folder / "plan.json").write_text(json.dumps({**plan, "version": 1, "run_sha256": None}))
     said = run(code=2)
-    assert "version: 1 → 2 (written by another Holdfast)" in said
+    assert "version: 1 → 3 (written by another Holdfast)" in said
 
 
 def test_outcomes_of_another_judge_are_not_analysed_as_if_they_were_this_ones(run: Run) -> None:

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.generate import matrix
 from pipeline.records import Rung
 from pipeline.schema import EvalConfig, PrefillConfig, VariantConfig
-from pipeline.variants import base_name, expand
+from pipeline.variants import _begun, base_name, expand
 
 SAMPLES = [Sample("a", "What is it?", "4821", "what"), Sample("b", "Tell me.", "77", "tell", system="Be kind.")]
 
@@ -94,3 +94,17 @@ def test_an_opening_that_names_a_missing_target_is_told(tiny_subject: TinySubjec
     config = eval_config(prefill=PrefillConfig("Code {target}", [1]))
     with pytest.raises(UserError, match="sample 'x' has none"):
         list(expand("mine", config, [Sample("x", "Who?")], tiny_subject.subject))
+
+
+def test_what_closes_an_opened_thought_is_no_depth(tiny_subject: TinySubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = tiny_subject.subject
+    plain = subject.opening_ids("What is it?", "Code 4821")
+    closing = list(subject.tokenizer.encode("\n</think>\n\n", add_special_tokens=False))
+    monkeypatch.setattr(type(subject), "closing_ids", lambda *_: closing)
+    monkeypatch.setattr(type(subject), "opening_ids", lambda *_: [*closing, *plain])
+    config = eval_config(prefill=PrefillConfig(opening="Code 4821", depths=[0, 2]))
+    (none,) = _begun("probe", config, [Sample("a", "What is it?")], subject, 0)
+    (two,) = _begun("probe", config, [Sample("a", "What is it?")], subject, 2)
+    assert none.opening_ids == ()
+    assert two.opening_ids == (*closing, *plain[:2])
+    assert two.opening == subject.tokenizer.decode(plain[:2])

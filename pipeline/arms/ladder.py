@@ -159,5 +159,6 @@ def _require_counted(model: Any, counted: int) -> None:
     if held > counted:
         raise UserError(
             f"budget.training_devices: a fine-tune is counted on {counted} and the model is spread over {held} devices",
-            f"set budget.training_devices={held}, budget.devices to no fewer, on Slurm cluster.slurm.train.gpus, too",
+            f"free the first device's memory; or start with budget.training_devices={held}, on Slurm with "
+            "cluster.slurm.train.gpus, too (for a run that has begun it is another run)",
         )

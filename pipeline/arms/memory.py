@@ -31,6 +31,14 @@ class NoRoomError(UserError, MemoryError):
     """Not one example fits: a fault to mend for the user, a failed trial to a search."""
 
 
+class _ElsewhereError(Exception):
+    """Memory ended while a rung was handed over, not in training."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Say whether torch (on any device) or Python ran out of memory; all else is a fault of the instrument."""
     if isinstance(error, RuntimeError):  # torch's own kinds of it are, too
@@ -55,13 +63,20 @@ def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Endin
     sizes = [size for size in at_once(training.batch_size, training.gradient_accumulation) if size <= fitting]
 
     def emit(rung: Rung, answers: Mapping[str, Any]) -> None:
-        work.emit(rung, answers)
+        try:
+            work.emit(rung, answers)
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error):  # not of training: a search asks the rung its dev prompts here
+                raise _ElsewhereError(error) from error
+            raise
         done.append(rung)
 
     for size, smaller in zip(sizes, [*sizes[1:], None], strict=True):
         clear_device_cache(garbage_collection=True)  # by now the error, which held a failed try's tensors, is gone
         try:
             return attempt(replace(work, done=tuple(done), emit=emit), size)
+        except _ElsewhereError as error:
+            raise error.error from None
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

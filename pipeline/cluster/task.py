@@ -47,7 +47,8 @@ def run_task(work: Workspace) -> str:
     ready(folder, work.config.contain)
     work.require_run()
     with folder.locked():
-        work.keep_plan()
+        with _told(folder.own, task):  # a node without the device says so in the task's status
+            work.keep_plan()
         lease.cut(folder.own, name(task), training_caps(work.config, task))
         tracking = tracker(work.config.track, run_dir=folder.root, group=folder.root.name, plan=work.registered)
         with _told(folder.own, task), held(work.ledger, task.arm, task.seed), tracking:

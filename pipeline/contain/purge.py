@@ -36,12 +36,12 @@ def purge(config: ContainConfig, console: Console) -> None:
     folder = RunFolder.of_run(config.run, "contain.run")
     _require_due(folder, config)
     with folder.locked():
-        given_up = folder.weights.exists()
-        if given_up:
-            contain(folder, [rung_of(values) for values in recorded(folder).values()], config)
         mark = folder.root / PURGED
         begun = (read_json(mark) if mark.exists() else {}).get("begun") or now()
         write_json(mark, {"begun": begun})  # before the first text goes: what is left must not pass for all of it
+        given_up = folder.weights.exists()
+        if given_up:
+            contain(folder, [rung_of(values) for values in recorded(folder).values()], config)
         counts = _purge(folder)
         write_json(mark, {"begun": begun, "at": now(), **counts})
     what = "the stripped weights that were left are gone, and " if given_up else ""

@@ -68,7 +68,7 @@ def _largest_difference(run: ReportData) -> str:
     largest = max(seen, default=number(found.get("largest_difference")))
     if not math.isfinite(largest):
         return "no differences on record"
-    tolerances = [row.get("tolerance") for row in rows] + [found.get("tolerance")]
+    tolerances = [found.get("tolerance")] + [row.get("tolerance") for row in rows]  # the one in use first
     tolerance = next((x for t in tolerances if math.isfinite(x := number(t))), math.nan)
     passed = sum(row.get("status") == "pass" for row in rows)
     told_apart = f"; {passed} of {len(rows)} rungs told apart from rung 0" if rows else ""

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from pipeline.asked import ALL
 from pipeline.config import from_plain
+from pipeline.config_gpu import gpu_faults
 from pipeline.errors import UserError
 from pipeline.plan import VERSION, differences, digested_config
 from pipeline.reproduce.record import VERSION as RECORD_VERSION
@@ -22,6 +24,8 @@ from pipeline.schema_reproduce import ReproduceConfig
 from pipeline.store import RunFolder, digest, read_json
 from pipeline.variants import base_name
 
+# What may be mended once a run is trained, so that its reproduction may need it too; its own plan.json shows it.
+_MENDED: Final = ("review.logit_tolerance", "budget.devices")
 AGAIN: Final = "finish it with the options that the run was made with"
 
 
@@ -114,7 +118,11 @@ def configuration(source: Source, config: ReproduceConfig) -> Config:
     wanted = _ordered(deepcopy(dict(planned)), _order(source))
     wanted["review"].setdefault("rungs", ALL)  # an earlier Holdfast asked every rung
     _put(wanted, config.change)
-    refused = differences(digested_config(planned), digested_config(wanted))
+    refused = [
+        line
+        for line in differences(digested_config(planned), digested_config(wanted))
+        if line.partition(":")[0] not in _MENDED
+    ]
     if refused:
         raise UserError(
             "reproduce.change: what can change a result is the plan's:" + "".join(f"\n  - {line}" for line in refused),
@@ -128,6 +136,8 @@ def configuration(source: Source, config: ReproduceConfig) -> Config:
             f"{source.folder.plan}: config.{'.'.join(map(str, first['loc']))}: {first['msg']}",
             "the plan was written by another Holdfast, or reproduce.change gives a wrong type",
         ) from None
+    for fault in gpu_faults(OmegaConf.create(wanted)):
+        raise UserError(f"reproduce.change: {fault}", "change what belongs to it, too; nothing was run")
     return replace(
         made,
         stages=list(REVIEW_STAGES),

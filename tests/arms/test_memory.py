@@ -220,6 +220,18 @@ def test_after_training_nothing_holds_the_models_memory(tmp_path: Path, tiny_sub
     assert weight() is None
 
 
+def test_memory_that_ends_while_a_rung_is_handed_over_says_nothing_of_training(
+    tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any
+) -> None:
+    class Full(Run):
+        def _emit(self, *_: Any) -> None:
+            raise torch.OutOfMemoryError(FULL)
+
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        Full(tmp_path, tiny_subject, tiny_model).climb()
+    assert not list(tmp_path.rglob(FILE))
+
+
 def test_another_error_is_no_lack_of_memory(tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("device-side assert triggered")

@@ -15,10 +15,14 @@ from commands import run_main
 from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, finish, read, words
 from rich.console import Console
 
+from pipeline.before_training import check_base
+from pipeline.config import load
 from pipeline.contain import begun, purge, purged
 from pipeline.contain.sealing import seal, unsealed
+from pipeline.errors import UserError
 from pipeline.schema_contain import ContainConfig
 from pipeline.store import Journal, RunFolder, write_atomic
+from pipeline.workspace import Workspace
 
 Run = Callable[..., str]
 NOW = "contain.now=true"
@@ -95,6 +99,13 @@ def test_a_run_that_was_given_up_loses_its_stripped_weights_too(folder: Path, ru
     gone = {row["rung"] for row in Journal(folder / "containment.jsonl").rows() if row["state"] == "destroyed"}
     assert gone == {*(row["id"] for row in rungs), ""}
     assert "stripped weights" not in run("stages=[purge]", f"contain.run={folder}", NOW)
+
+
+def test_what_was_purged_is_not_trained_again(folder: Path, run: Run, tmp_path: Path, tiny_folder: Path) -> None:
+    run("stages=[purge]", f"contain.run={folder}", NOW)
+    work = Workspace(load(words(tmp_path, tiny_folder)), Console())
+    with pytest.raises(UserError, match="were purged on"):
+        check_base(work)
 
 
 def test_texts_stay_until_their_period_is_over(folder: Path, run: Run) -> None:
