@@ -105,7 +105,7 @@ class BudgetConfig:
     flops: float | None = None
     usd_per_device_hour: float | None = None
     devices: int = 1  # devices held while a stage runs; device-seconds = devices x wall seconds
-    training_devices: int | None = None  # devices that one fine-tune holds, of `devices`; null: 1
+    training_devices: int | None = None  # devices that one fine-tune holds; null: 1
     measure_reserve: float = 0.5  # share kept for serving and generating
     assumed_flops_per_second: float = 1e10  # for the estimate that `stages=[plan]` prints
 
