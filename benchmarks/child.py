@@ -16,9 +16,6 @@ from types import TracebackType
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
-# Environment of a child that runs vLLM: no network, no usage statistics.
-OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-SAMPLER: Final = "VLLM_USE_FLASHINFER_SAMPLER"
 
 # A reason has at most these; vLLM's processes begin each line of their own with "(NAME pid=1) ERROR … [file.py:1] ".
 MOST_LINES: Final = 40
@@ -98,13 +95,10 @@ class Child:
 
 
 def offline() -> dict[str, str]:
-    """Return what vLLM's environment must hold besides ours, as `pipeline.serve_device` gives it to the server.
+    """Return what vLLM's environment must hold besides ours, as the server's does."""
+    from pipeline.serve_device import OFFLINE, unbuilt  # here: what answers imports nothing of ours
 
-    No network; no sampling that ninja and nvcc would have to compile first, unless our environment wants it; and the
-    programs beside this Python.
-    """
-    programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    return {**OFFLINE, SAMPLER: os.environ.get(SAMPLER, "0"), "PATH": os.pathsep.join(programs)}
+    return {**OFFLINE, **unbuilt()}
 
 
 def reason_in(log: str) -> str:

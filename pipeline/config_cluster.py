@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from omegaconf import DictConfig
 
@@ -52,7 +52,7 @@ def _gpu_faults(raw: DictConfig, kind: str) -> Iterator[str]:
     key, job = f"cluster.slurm.{kind}.gpus", (raw.cluster.get("slurm") or {}).get(kind) or {}
     asked = job.get("gpus", 0)
     if not asked:
-        if raw.serve.device == "cuda" and not _asks_in_extra(job):
+        if raw.serve.device == "cuda" and not asks_in_extra(job.get("extra") or []):
             yield f"{key}: cluster=slurm asks for no GPU, and serve.device=cuda needs one"
         return
     if kind == "train":
@@ -66,10 +66,10 @@ def _gpu_faults(raw: DictConfig, kind: str) -> Iterator[str]:
         yield f"{key}: {asked}, but {words.format(held)}: the rest would be paid for and idle, or be lacking"
 
 
-def _asks_in_extra(job: Any) -> bool:
-    """Say whether a site's own option asks for GPUs, as in --gres=gpu:h100:4."""
+def asks_in_extra(options: Iterable[str]) -> bool:
+    """Say whether a site's own options ask for GPUs, as in --gres=gpu:h100:4."""
     ways = ("--gres", "--tres", "-G", "--exclusive")  # the last where whole nodes with GPUs are given out
-    return any("gpu" in word or word.startswith(ways) for word in job.get("extra") or [])
+    return any("gpu" in word or word.startswith(ways) for word in options)
 
 
 def _tasks(raw: DictConfig) -> list[str]:

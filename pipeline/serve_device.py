@@ -13,7 +13,8 @@ from pipeline.chat_date import DAY
 from pipeline.errors import UserError
 from pipeline.reproduce.machine import installed
 from pipeline.schema import ServeConfig
-from pipeline.subject import TINY, matmul_parameters
+from pipeline.subject import TINY
+from pipeline.subject_weights import matmul_parameters
 
 OFFLINE = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -132,6 +133,17 @@ def _cuda() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def unbuilt() -> dict[str, str]:
+    """Return what keeps vLLM's start on a GPU from compiling kernels, by variable of its environment.
+
+    No FlashInfer sampling by top-k and top-p, unless the caller's environment wants it, since no request of ours asks
+    for it and ninja and nvcc would have to build it; and the programs that pip put beside this Python, ninja among
+    them, for what is compiled all the same.
+    """
+    programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return {SAMPLER: os.environ.get(SAMPLER, "0"), "PATH": os.pathsep.join(programs)}
+
+
 def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str, str]:
     """Return what vLLM's environment must hold besides the caller's own: no network, no usage statistics.
 
@@ -139,13 +151,10 @@ def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str
     engine forked; the multi-LoRA operator; and one thread for a tiny model, as in training, unless OMP_NUM_THREADS says
     otherwise: its operators are too short to share, and the web server needs the other core (docs/LOG.md).
 
-    On a GPU also: without FlashInfer's sampling by top-k and top-p, unless the caller's environment wants it, since no
-    request of ours asks for it and vLLM's start would have ninja and nvcc compile it; and the programs that pip put
-    beside this Python, ninja among them, for what is compiled all the same.
+    On a GPU also what keeps its start from compiling (`unbuilt`).
     """
     if device != "cpu":
-        programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        return {**OFFLINE, **DATED, SAMPLER: os.environ.get(SAMPLER, "0"), "PATH": os.pathsep.join(programs)}
+        return {**OFFLINE, **DATED, **unbuilt()}
     told = {
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -19,8 +19,7 @@ from pipeline.schema import SubjectConfig
 from pipeline.schema_judge import REASONING_TAGS
 from pipeline.store import file_sha256
 from pipeline.subject_kind import require_trainable
-from pipeline.subject_weights import DTYPE_BYTES, held_parameters
-from pipeline.subject_weights import matmul_parameters as matmul_parameters  # noqa: PLC0414 - others take it from here
+from pipeline.subject_weights import DTYPE_BYTES, held_parameters, matmul_parameters
 
 ORGANISM = "organism:"
 TINY = 50_000_000  # parameters: below, a CPU's operators are too short to share among threads

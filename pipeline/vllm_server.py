@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _serve() -> None:
-    """Run vLLM's server where this vLLM has it: 0.33 warns of the older place, before 0.32 there was no other."""
+    """Run vLLM's server where this vLLM has it: 0.33 warns of the older place, before 0.29 there was no other."""
     try:
         entry = importlib.import_module("vllm.entrypoints.launchers.api_server.entry")
     except ModuleNotFoundError as error:

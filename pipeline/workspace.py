@@ -14,6 +14,7 @@ from pipeline.asked import asked_of, rule_of
 from pipeline.benchmarks import make_eval, read_samples
 from pipeline.budget import Ledger
 from pipeline.canaries import Canary, choose
+from pipeline.config_cluster import asks_in_extra
 from pipeline.data import Row, read_table, table_sha256
 from pipeline.errors import UserError
 from pipeline.inspectai import KIND as INSPECT
@@ -74,7 +75,7 @@ class Workspace:
     def _asks_for_gpus(self) -> bool:
         """Say whether the jobs that this process submits may work on GPUs."""
         slurm = self.config.cluster.slurm
-        return any(job.gpus or job.extra for job in (slurm.train, slurm.serve))
+        return any(job.gpus or asks_in_extra(job.extra) for job in (slurm.train, slurm.serve))
 
     @cached_property
     def subject(self) -> Subject:

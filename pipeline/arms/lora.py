@@ -135,8 +135,7 @@ def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) 
     if not any(name.endswith(tuple(EMBEDDING_LAYER_NAMES)) for name in adapted.peft_config["default"].target_modules):
         # Else PEFT loads the subject's configuration at each save, to see whether the vocabulary has grown.
         adapted.save_pretrained = partial(adapted.save_pretrained, save_embedding_layers=False)
-    if not training.fsdp:  # which must see all weights to know its model by them
-        trainer._clip_grad_norm = partial(_clip, trainer.accelerator, trained, training.max_grad_norm)
+    trainer._clip_grad_norm = partial(_clip, trainer.accelerator, trained, training.max_grad_norm)
     return trainer
 
 
@@ -184,8 +183,6 @@ def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
         completion_only_loss=None if training.packing else training.completion_only,
         **{_checkpointing(SFTConfig): training.gradient_checkpointing},
         use_liger_kernel=training.liger,
-        fsdp=training.fsdp,
-        fsdp_config=dict(training.fsdp_config) or None,
         bf16=training.precision == "bfloat16",
         fp16=training.precision == "float16",
         use_cpu=work.device == "cpu",

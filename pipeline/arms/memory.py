@@ -24,7 +24,7 @@ FILE = "memory.jsonl"  # in the run's or the task's folder: one row for each tim
 # What says in a text of torch, Triton, cuBLAS, cuDNN or the CPU's allocator that memory ended.
 _TEXTS: Final = ("out of memory", "alloc_failed", "allocation_failed", "can't allocate")
 # What of an arm decides how many examples fit; a search changes some of it from trial to trial.
-_ROOM: Final = ("max_length", "packing", "gradient_checkpointing", "liger", "fsdp", "optimizer", "precision")
+_ROOM: Final = ("max_length", "packing", "gradient_checkpointing", "liger", "optimizer", "precision")
 
 
 class NoRoomError(UserError, MemoryError):
