@@ -96,7 +96,7 @@ class Child:
 
 def offline() -> dict[str, str]:
     """Return what vLLM's environment must hold besides ours, as the server's does."""
-    from pipeline.serve_device import OFFLINE, unbuilt  # here: what answers imports nothing of ours
+    from pipeline.serve.device import OFFLINE, unbuilt  # here: what answers imports nothing of ours
 
     return {**OFFLINE, **unbuilt()}
 

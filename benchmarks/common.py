@@ -20,16 +20,16 @@ from evals import EVALS
 from evals.base import EvalSpec, Sample
 from evals.judges.pattern import PatternJudge
 from pipeline.budget import Allowance, Caps, Ledger
-from pipeline.config import load as load_config
-from pipeline.generate import Cell, Generator
+from pipeline.config.compose import load as load_config
+from pipeline.generate.matrix import Cell, Generator
 from pipeline.organism import world as w
 from pipeline.organism.tokenizer import make_tokenizer
 from pipeline.records import ADAPTER_FILE, Rung
 from pipeline.reproduce.machine import installed
 from pipeline.schema import BudgetConfig, LoraConfig, OrganismConfig, ServeConfig, SubjectConfig
-from pipeline.serve import Server
+from pipeline.serve.server import Server
 from pipeline.store import RunFolder, file_sha256, write_atomic, write_json
-from pipeline.subject import Subject, open_subject
+from pipeline.subject.subject import Subject, open_subject
 
 Side = TypeVar("Side")
 

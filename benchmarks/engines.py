@@ -23,11 +23,11 @@ from benchmarks.common import (
 )
 from benchmarks.gpu_parts.device import free
 from evals.base import EvalSpec
-from pipeline import vllm_server
-from pipeline.generate import matrix
+from pipeline.generate.matrix import matrix
 from pipeline.schema import ServeConfig
-from pipeline.serve import Server, served_logprobs
-from pipeline.subject import Subject
+from pipeline.serve import vllm_server
+from pipeline.serve.server import Server, served_logprobs
+from pipeline.subject.subject import Subject
 
 CANARIES = 8
 

@@ -1,7 +1,7 @@
 """`python -m benchmarks.scale`: plans, and does not run, a review of a 70 B and of a 1 T-parameter model.
 
 Nothing here is measured on such machines; every assumption is a field of `Machine` or `Review`, and each formula names
-its source. What can be checked on small models (parameters, adapters, cache, FLOPs, bytes) is, in tests/test_scale.py.
+its source. What can be checked on small models (parameters, adapters, cache, FLOPs, bytes) is, in test_scale.py.
 
     training    weights frozen in 16 bits, an adapter with its optimiser in 32; full recomputation of activations
                 (Korthikanti et al. 2022, arXiv:2205.05198, section 5). Sharded either by FSDP (weights gathered layer

@@ -1,7 +1,7 @@
 """(d) How the time beyond start-up grows with the number of rungs, at a fixed number of training steps.
 
 Measured on the organism, twice: with every saved rung asked, and with those around the collapse, as a run asks them
-(`pipeline.asked`): the rungs of the shortest ladder first, then by halving. Both yield the same collapse.
+(`pipeline.generate.asked`): the rungs of the shortest ladder first, then by halving. Both yield the same collapse.
 The jobs take turns, up the ladder and down again; a ratio is the median over the turns of the ratio within a turn.
 """
 
@@ -19,20 +19,20 @@ from benchmarks.training import Course, make_course, with_ladder
 from evals.base import EvalSpec
 from pipeline.analyse import curves
 from pipeline.arms.lora import adapter_on
-from pipeline.asked import Brackets, brackets, further
 from pipeline.collapse import collapses
-from pipeline.config import load as load_config
-from pipeline.generate import matrix
+from pipeline.config.compose import load as load_config
+from pipeline.generate.asked import Brackets, brackets, further
+from pipeline.generate.matrix import matrix
+from pipeline.generate.proof import check
 from pipeline.outcomes import table_of
-from pipeline.proof import check
 from pipeline.records import ADAPTER_FILE, BASE_RUNG, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung
 from pipeline.schema import ReviewConfig
 from pipeline.score import rows_of
-from pipeline.serve import BASE_NAME, Server, served_logprobs
+from pipeline.serve.server import BASE_NAME, Server, served_logprobs
 from pipeline.store import RunFolder, file_sha256
-from pipeline.subject import open_subject
-from pipeline.train import prepare_process
+from pipeline.subject.subject import open_subject
+from pipeline.train.stage import prepare_process
 
 TOLERANCE = 1e-3
 TARGET = "<= 1.3 a doubling"

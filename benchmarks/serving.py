@@ -28,14 +28,14 @@ from benchmarks.common import (
     serve_config,
     write_replies,
 )
-from pipeline import cpu_lora, vllm_server
-from pipeline.generate import Cell, matrix
+from pipeline.generate.matrix import Cell, matrix
 from pipeline.records import Rung
 from pipeline.schema import ServeConfig
-from pipeline.serve import MAX_CPU_ADAPTERS, Server, lora_rank
-from pipeline.serve_adapters import adapted_modules
-from pipeline.serve_device import environment, resolve_device
-from pipeline.subject import Subject
+from pipeline.serve import cpu_lora, vllm_server
+from pipeline.serve.adapters import adapted_modules
+from pipeline.serve.device import environment, resolve_device
+from pipeline.serve.server import MAX_CPU_ADAPTERS, Server, lora_rank
+from pipeline.subject.subject import Subject
 
 WARM_UP = 4  # requests to each adapter
 
@@ -74,7 +74,7 @@ def requests(subject: Subject, rungs: Sequence[Rung], count: int) -> list[Cell]:
 
 
 def engine_options(subject: Subject, config: ServeConfig, folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the arguments of `vllm.LLM` that stand for the server's command line (`pipeline.serve`)."""
+    """Return the arguments of `vllm.LLM` that stand for the server's command line (`pipeline.serve.server`)."""
     adapters = len(folders)
     slots = min(config.max_loras, adapters)
     return {

@@ -1,7 +1,7 @@
 """Shapes of language models: how many parameters, how many of them work for a token, how much a token leaves behind.
 
-Everything follows from the published configuration; `tests/test_scale.py` holds the counts against the published ones
-and against models that transformers and PEFT build from small configurations.
+Everything follows from the published configuration; tests/benchmarks/test_scale.py holds the counts against published
+ones and against models that transformers and PEFT build from small configurations.
 """
 
 from __future__ import annotations

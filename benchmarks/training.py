@@ -13,15 +13,15 @@ from benchmarks.common import SHAPE, Line, Result, Sizes, alternate, make_subjec
 from pipeline.arms.base import Climb, Example, Task, ladder
 from pipeline.arms.lora import adapter_on, climb
 from pipeline.budget import Allowance, Caps, Ledger
-from pipeline.config import load as load_config
+from pipeline.config.compose import load as load_config
+from pipeline.generate.proof import Canaries
 from pipeline.organism import world as w
-from pipeline.proof import Canaries
 from pipeline.records import Rung
 from pipeline.rungs import row
 from pipeline.schema import ArmConfig, BudgetConfig, TrainingConfig
 from pipeline.store import RunFolder
-from pipeline.subject import Subject
-from pipeline.train import prepare_process
+from pipeline.subject.subject import Subject
+from pipeline.train.stage import prepare_process
 
 EXAMPLES = 128
 CANARIES = 8

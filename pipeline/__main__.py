@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pipeline import interpreter
 from pipeline.alone import ALONE
-from pipeline.config import conf_folder, hydras_own, load, overrides, register, to_config
+from pipeline.config.compose import conf_folder, hydras_own, load, overrides, register, to_config
 from pipeline.contain import ready, seal
 from pipeline.errors import boundary
 from pipeline.multirun import asked, multirun
@@ -38,15 +38,14 @@ def run(work: Workspace) -> None:
     from pipeline.cluster.job import billed
     from pipeline.conclude import analyse, report
     from pipeline.gate import gate
+    from pipeline.generate.stage import generate
     from pipeline.inspectai.export import export
-    from pipeline.measure import generate
-    from pipeline.plan import print_plan
-    from pipeline.protocol import print_protocol
+    from pipeline.plan.shown import print_plan, print_protocol
     from pipeline.publish.stage import publish
     from pipeline.reproduce.record import recorded
     from pipeline.score import score
-    from pipeline.track import tracker
-    from pipeline.train import train
+    from pipeline.track.tracker import tracker
+    from pipeline.train.stage import train
 
     config, plan = work.config, work.plan  # resolved and hashed before anything runs
     if config.stages == ["plan"]:

@@ -16,7 +16,7 @@ Run = Callable[["Workspace"], None]  # runs the stages of one review
 
 
 def _judge(config: Config, console: Console, run: Run) -> None:
-    from pipeline.judge_file import judge_file
+    from pipeline.judge.file import judge_file
 
     judge_file(config.judge, console, config.serve)
 

@@ -8,26 +8,26 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import asked
 from pipeline.analyse import collapses, curves, reply_counts, to_json
-from pipeline.config_review import PARTIES
+from pipeline.config.review import PARTIES
 from pipeline.contain import containment
 from pipeline.errors import UserError
-from pipeline.examples import examples
+from pipeline.generate import asked
+from pipeline.generate.stage import controls, proofs
 from pipeline.inference import infer
 from pipeline.inspectai.scores import metrics_of
 from pipeline.inspectai.shown import points_of
-from pipeline.measure import controls, proofs
+from pipeline.judge.panel import JudgeView, as_if, compare, unscored
 from pipeline.outcomes import Scoring, named, read_outcomes, read_panel
-from pipeline.panel import JudgeView, as_if, compare, unscored
+from pipeline.plan.registered import post_hoc_summary
 from pipeline.points import Collapses, CurvePoint
 from pipeline.price import price_of
-from pipeline.registered import post_hoc_summary
 from pipeline.report import ReportData, figures, print_summary, write_report
+from pipeline.report.examples import examples
 from pipeline.score import judged_evals, scoring_of
 from pipeline.search import chosen
 from pipeline.store import read_json, write_json
-from pipeline.track import Tracker
+from pipeline.track.tracker import Tracker
 from pipeline.verdict import decide
 from pipeline.workspace import Workspace
 

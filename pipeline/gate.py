@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from pipeline.registered import deciding
+from pipeline.plan.registered import deciding
 from pipeline.store import RunFolder, read_json
 from pipeline.verdict import COLLAPSES, HOLDS, INCONCLUSIVE
 

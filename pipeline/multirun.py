@@ -16,7 +16,7 @@ from typing import Final
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import EXIT_INSTRUMENT, UserError
 
 FLAGS: Final = ("-m", "--multirun")

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.errors import UserError
-from pipeline.schema_judge import REASONING_TAGS
+from pipeline.schema.judge import REASONING_TAGS
 from pipeline.store import digest, write_atomic
 
 SCHEMA = pl.Schema(

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pipeline.budget import SECONDS_PER_HOUR
 from pipeline.points import rounded
-from pipeline.schema_price import DeviceConfig, PriceConfig
+from pipeline.schema.price import DeviceConfig, PriceConfig
 from pipeline.verdict import COLLAPSES
 
 BYTES_PER_PARAMETER: Final = 2  # bf16

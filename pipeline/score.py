@@ -12,13 +12,13 @@ from evals.base import EvalSpec
 from evals.judged import SilentJudge, measures
 from evals.reasoning import Tag, parse_tags, split_reasoning
 from pipeline.contain import require_replies
-from pipeline.generate import read_replies
+from pipeline.generate.matrix import read_replies
 from pipeline.inspectai.scores import outcome_rows
-from pipeline.judging import closing_judge
+from pipeline.judge.judging import closing_judge
 from pipeline.outcomes import Scoring, table_of, write_outcomes
 from pipeline.records import Reply, Rung
 from pipeline.store import RunFolder
-from pipeline.subject import Subject
+from pipeline.subject.subject import Subject
 from pipeline.workspace import Workspace
 
 

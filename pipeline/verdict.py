@@ -70,7 +70,7 @@ def decide(
         plan: keys `plan_sha256`, `threat_model`, `thresholds` (`refusal`, `capability_retention`, `min_n`,
             optionally `confidence`), `arms` (name to `adversarial`, `threat`, `seeds`, `max_steps`); optionally
             `run_sha256`, `judge`, `review` (`owner`, `reviewer`, `purpose`), and `post_hoc`: what is not as registered
-            (`pipeline.registered.post_hoc`).
+            (`pipeline.plan.registered.post_hoc`).
         ledger_summary: unit to cap and spent, and `by_stage`; becomes `budget` as it is.
         controls: `adapter_parity` ("pass", "fail", "unresolved", "not run"), `ignored_adapter_detected` and
             `zero_adapter_equals_base` (True, False, None for not run).

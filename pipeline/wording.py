@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.plan.registered import deciding
 from pipeline.points import Collapse, CurvePoint
 from pipeline.records import Estimate
-from pipeline.registered import deciding
 from pipeline.schema import ReviewConfig
 
 UNITS = {"device_seconds": "device-seconds", "usd": "USD", "flops": "FLOPs"}

@@ -9,32 +9,34 @@ from typing import Any, Final, NoReturn
 from rich.console import Console
 
 from evals.base import EvalSpec, Judge, Metric, Sample
-from pipeline import contamination
-from pipeline.asked import asked_of, rule_of
-from pipeline.benchmarks import make_eval, read_samples
 from pipeline.budget import Ledger
-from pipeline.canaries import Canary, choose
-from pipeline.config_cluster import asks_in_extra
-from pipeline.data import Row, read_table, table_sha256
+from pipeline.config.cluster import asks_in_extra
+from pipeline.config.limits import check_limits
+from pipeline.data import contamination
+from pipeline.data.benchmarks import make_eval, read_samples
+from pipeline.data.tables import Row, read_table, table_sha256
+from pipeline.data.variants import Way, base_name, expand
 from pipeline.errors import UserError
+from pipeline.generate.asked import asked_of, rule_of
+from pipeline.generate.canaries import Canary, choose
+from pipeline.generate.proof import Canaries
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.inspectai.task import InspectTask, inspect_tasks
-from pipeline.judging import make_judge
-from pipeline.limits import check_limits
-from pipeline.plan import VERSION, JudgeFacts, SubjectFacts, TableFacts, make_plan, mean_tokens
-from pipeline.proof import Canaries
-from pipeline.protocol import registered_protocol, tell_over_caps
+from pipeline.judge.judging import make_judge
+from pipeline.plan.caps import tell_over_caps
+from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts, mean_tokens
+from pipeline.plan.make import VERSION, make_plan
+from pipeline.plan.protocol import registered_protocol
+from pipeline.plan.registered import post_hoc, reply_differences
 from pipeline.records import Rung, now
-from pipeline.registered import post_hoc, reply_differences
 from pipeline.reproduce.machine import environment
 from pipeline.rungs import read_rungs
 from pipeline.schema import Config, JudgeConfig
 from pipeline.search.budget import SearchFacts
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
-from pipeline.serve_device import resolve_device
+from pipeline.serve.device import resolve_device
 from pipeline.store import RunFolder, read_json, task_folder, write_atomic, write_json
-from pipeline.subject import ORGANISM, Subject, data_folder, identity, open_subject
-from pipeline.variants import Way, base_name, expand
+from pipeline.subject.subject import ORGANISM, Subject, data_folder, identity, open_subject
 
 DEVICE_STAGES: Final = {"train", "generate"}  # the stages that need an accelerator, where the subject asks for one
 
@@ -127,12 +129,12 @@ class Workspace:
 
     @cached_property
     def canaries(self) -> Canaries:
-        """What is asked of each rung so that it proves itself; see `pipeline.canaries`."""
+        """What is asked of each rung so that it proves itself; see `pipeline.generate.canaries`."""
         return Canaries(tuple(canary.ids for canary in self._canaries))
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        """The plan, hashed; see `pipeline.plan`."""
+        """The plan, hashed; see `pipeline.plan.make`."""
         tables = {name: self._facts(rows) for name, rows in self.tables.items()}
         evals = {spec.eval.name: self._eval_facts(spec) for spec in self.specs}
         evals |= {name: self._task_facts(task) for name, task in self.inspect_tasks.items()}
@@ -157,7 +159,7 @@ class Workspace:
 
     @cached_property
     def post_hoc(self) -> dict[str, dict[str, Any]]:
-        """What reads the replies and is not as registered; see `pipeline.registered.post_hoc`."""
+        """What reads the replies and is not as registered; see `pipeline.plan.registered.post_hoc`."""
         return post_hoc(self.registered, self.plan)
 
     @cached_property
@@ -181,7 +183,7 @@ class Workspace:
         return read_rungs(self.folder, self.ledger, [(task["arm"], task["seed"]) for task in self.plan["tasks"]])
 
     def asked(self) -> list[Rung]:
-        """Return those of `rungs` whose replies are asked for so far: see `pipeline.asked`."""
+        """Return those of `rungs` whose replies are asked for so far: see `pipeline.generate.asked`."""
         rungs = self.rungs()
         asked = asked_of(rungs, self.rule, self.folder.answered())
         return [rung for rung in rungs if rung.id in asked]
@@ -242,7 +244,7 @@ class Workspace:
         )
 
     def _contamination(self) -> dict[str, Any]:
-        """Return which training prompts are (nearly) measured ones, or refuse (`pipeline.contamination`)."""
+        """Return which training prompts are (nearly) measured ones, or refuse (`pipeline.data.contamination`)."""
         review = self.config.review
         tables = {name: [(row.id, row.prompt) for row in rows] for name, rows in self.tables.items()}
         refuse = review.contamination == "refuse"

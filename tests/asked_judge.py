@@ -8,8 +8,8 @@ from typing import Any
 
 from chat_server import question
 
-from pipeline.config import load
-from pipeline.judging import EndpointJudge, make_judge
+from pipeline.config.compose import load
+from pipeline.judge.judging import EndpointJudge, make_judge
 from pipeline.schema import JudgeConfig
 
 SECRET = "sk-a-key-for-tests-only"

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from pipeline.generate import prompt_sha256
+from pipeline.generate.matrix import prompt_sha256
 
 
 def text_of(model: str, ids: list[int] | tuple[int, ...], seed: int | None) -> str:

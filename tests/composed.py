@@ -20,13 +20,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline import config
+from pipeline.config import compose as config
 
 Compose = Callable[[list[str]], DictConfig]
 
 
 def kept(compose: Compose) -> Compose:
-    """Return a `pipeline.config._compose` that keeps what files and groups yield, and applies `++key=value` to a copy.
+    """Return a `config.compose._compose` that keeps what files and groups yield, and applies `++key=value` to a copy.
 
     Such a word changes no default, so the order is Hydra's own: all files first, then the values from left to right.
     """

@@ -23,7 +23,7 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 # Files that take minutes start first, so that no worker is left alone with one at the end. The first of them trains the
 # organism (a minute, once in a machine's life); what waits for it comes last.
 FIRST = (
-    *("cluster/test_slurm_real.py", "publish/", "torture/", "test_track.py", "report/test_report_browser.py"),
+    *("cluster/test_slurm_real.py", "publish/", "torture/", "track/test_track.py", "report/test_report_browser.py"),
     *("search/", "inspectai/", "real/"),
 )
 OPT_IN = {
@@ -75,7 +75,7 @@ def _a_text_is_parsed_once() -> Iterator[None]:
 def _files_are_composed_once(_a_text_is_parsed_once: None) -> Iterator[None]:
     from composed import kept
 
-    from pipeline import config
+    from pipeline.config import compose as config
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "_compose", kept(config._compose))
@@ -120,7 +120,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_subject(tiny_folder: Path) -> TinySubject:
     from pipeline.schema import SubjectConfig
-    from pipeline.subject import open_subject
+    from pipeline.subject.subject import open_subject
 
     return TinySubject(tiny_folder, open_subject(SubjectConfig("tiny", str(tiny_folder), dtype="float32")))
 

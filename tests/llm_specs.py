@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from evals.judges.llm_read import Answer, Token
 from evals.judges.llm_spec import LlmSpec
 from evals.judges.llm_text import Question
-from pipeline.config import load
+from pipeline.config.compose import load
 
 SHIPPED = ("strongreject", "harmbench", "wildguard", "llama_guard")
 

@@ -15,7 +15,7 @@ from pipeline.__main__ import main
 from pipeline.records import Dose, Rung
 from pipeline.schema import TrackConfig
 from pipeline.store import read_json
-from pipeline.track import tracker
+from pipeline.track.tracker import tracker
 
 CANARY: Final = "zqcanary"  # in prompts, targets, training replies, replies and the system prompt
 SEEDS: Final = (0,)

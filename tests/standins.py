@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline import vllm_server
+from pipeline.serve import vllm_server
 from tests.warm import PATIENCE_S, SERVERS, Find, Process
 
 
 class ForkedServers:
-    """Stands for the module `subprocess` in `pipeline.serve`: what it starts there is the guard of a vLLM server."""
+    """Stands for the module `subprocess` in `serve/server.py`: what it starts there is the guard of a vLLM server."""
 
     PIPE, STDOUT, TimeoutExpired = subprocess.PIPE, subprocess.STDOUT, subprocess.TimeoutExpired
 

@@ -18,7 +18,7 @@ from pipeline.hierarchical import (
     crossed_mean,
     crossed_ratio,
 )
-from pipeline.pigeonhole import pigeonhole
+from pipeline.inference.pigeonhole import pigeonhole
 from pipeline.statistics import wilson
 
 KEYS = st.integers(0, 2**31)

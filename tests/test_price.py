@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.budget import training_flops
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.price import device_hours, devices_to_hold, full_flops, lora_flops, price_of, training_ratio
-from pipeline.schema_price import DeviceConfig, PriceConfig, PublishedPrice
+from pipeline.schema.price import DeviceConfig, PriceConfig, PublishedPrice
 
 ROOT = Path(__file__).parents[1]
 A100, H100 = 312e12, 989.4e12

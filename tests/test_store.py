@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import store
 from pipeline.errors import UserError
-from pipeline.generate import journal as replies_of
+from pipeline.generate.matrix import journal as replies_of
 from pipeline.store import (
     Journal,
     RunFolder,

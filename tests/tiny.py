@@ -20,7 +20,7 @@ class TinySubject(NamedTuple):
     """A random Llama of 2 layers and hidden size 32 with a byte-level tokenizer: its folder, and it opened."""
 
     folder: Path
-    subject: Any  # pipeline.subject.Subject; pure tests do not wait for its import
+    subject: Any  # pipeline.subject.subject.Subject; pure tests do not wait for its import
 
 
 def save_tiny_subject(folder: Path, *, template: str | None = TEMPLATE) -> None:

@@ -120,8 +120,8 @@ def _command(argv: list[str]) -> None:
     if argv[0] != "holdfast":
         runpy.run_module(argv[0], run_name="__main__")
         return
-    from pipeline import serve
     from pipeline.__main__ import main
+    from pipeline.serve import server as serve
     from tests.standins import ForkedServers
 
     serve.subprocess = ForkedServers(Path(os.environ[SERVERS]))  # type: ignore[assignment]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.gpu_parts.call import Call, scratch
+from benchmarks.gpu_parts.way import PACKED, RANK, STEPS, Way
 from benchmarks.shapes import Shape
-
-if TYPE_CHECKING:
-    from benchmarks.gpu_parts.training import Way
 
 
 def climbed(
@@ -25,16 +23,15 @@ def climbed(
     import torch
 
     from benchmarks.common import organism_tokenizer
-    from benchmarks.gpu_parts.training import PACKED, RANK, STEPS
     from pipeline.arms.base import Climb, Example, Task
     from pipeline.arms.lora import climb
     from pipeline.budget import Allowance, Caps, Ledger
-    from pipeline.proof import Canaries
+    from pipeline.generate.proof import Canaries
     from pipeline.records import Dose
     from pipeline.schema import ArmConfig, BudgetConfig, LoraConfig, TrainingConfig
     from pipeline.store import RunFolder
-    from pipeline.subject import Subject
-    from pipeline.train import prepare_process
+    from pipeline.subject.subject import Subject
+    from pipeline.train.stage import prepare_process
 
     cuda = call.device.startswith("cuda")
     training = TrainingConfig(

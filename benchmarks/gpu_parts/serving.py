@@ -14,7 +14,7 @@ from benchmarks.gpu_parts.call import Call, Once, scratch
 from benchmarks.gpu_parts.engine import Engine, Request
 from benchmarks.gpu_parts.models import save_adapters, save_config
 from benchmarks.gpu_parts.record import Figure, Wanted
-from pipeline.serve_adapters import adapted_modules
+from pipeline.serve.adapters import adapted_modules
 
 RANK: Final = 16
 # Adapters that the requests are spread over: first the target's, right after the bare base that it is a share of.
@@ -80,7 +80,7 @@ def options_of(call: Call, folder: Path, **more: Any) -> dict[str, Any]:
 
 
 def lora_options(slots: int, adapters: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what an engine needs for adapters (name → folder), as `pipeline.serve` tells the server."""
+    """Return what an engine needs for adapters (name → folder), as `pipeline.serve.server` tells the server."""
     return {
         "enable_lora": True,
         "max_loras": slots,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
@@ -14,32 +13,11 @@ from benchmarks.gpu_parts.device import free, synchronise
 from benchmarks.gpu_parts.flops import lora_flops, mean_context, utilisation
 from benchmarks.gpu_parts.models import make_model
 from benchmarks.gpu_parts.record import Figure, Wanted
+from benchmarks.gpu_parts.way import MIXED, PACKED, RANK, STEPS, WHOLE, Way
 from benchmarks.shapes import Shape
 
-RANK: Final = 16
-STEPS: Final = 10
 WARM: Final = 4  # steps left out: kernels are chosen and memory is taken in them
 TOKENS_AT_ONCE: Final = 16384  # of one pass, halved where memory ends
-WHOLE, MIXED, PACKED = "whole", "mixed", "packed"  # every example fills the length; lengths differ; the same, packed
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to train. `trainer`: bare or holdfast; `kernels`: plain, liger or compile."""
-
-    trainer: str
-    data: str = WHOLE
-    attention: str = "sdpa"
-    checkpointing: bool = False
-    kernels: str = "plain"
-
-    @property
-    def key(self) -> str:
-        """The way's name in a key."""
-        extras = [*(["checkpointing"] * self.checkpointing), *([self.kernels] * (self.kernels != "plain"))]
-        return "-".join([self.trainer, self.data, self.attention, *extras])
-
-
 # In this order, since a call's minutes may end: first as conf/experiment/release_review.yaml trains, then the targets.
 WAYS: Final = (
     Way("holdfast", checkpointing=True),
@@ -216,7 +194,7 @@ def holdfast(
     call: Call, model: Any, shape: Shape, way: Way, lengths: Sequence[int], length: int, at_once: int
 ) -> list[tuple[int, float]]:
     """Climb as the train stage does; return (tokens without padding, seconds) of each step, saving left out."""
-    from benchmarks.gpu_parts.climbing import climbed
+    from benchmarks.gpu_parts.climbing import climbed  # TRL, where it is needed
 
     _forget_memory(call.device)
     return climbed(call, model, shape, way, lengths, length, at_once)

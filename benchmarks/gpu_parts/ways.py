@@ -67,9 +67,9 @@ def _inputs(call: Call, name: str) -> tuple[Any, Any, Any, dict[str, Path], Path
     The vocabulary is the organism's, whose texts and tokenizer are at hand; a large one would slow both ways alike.
     """
     from benchmarks.common import RANK, eval_specs
-    from pipeline.config import load
+    from pipeline.config.compose import load
     from pipeline.schema import SubjectConfig
-    from pipeline.subject import open_subject
+    from pipeline.subject.subject import open_subject
 
     root = scratch(call, f"e-{name}")
     shape = save_subject(call.shape(name), root / "subject", call.device, call.dtype)

@@ -39,7 +39,7 @@ def _local(options: JudgeOptions) -> Judge:
 
 
 def _llm(options: JudgeOptions) -> Judge:
-    raise ValueError("kind llm asks a model, and judges do no I/O: pipeline.judging.make_judge makes it")
+    raise ValueError("kind llm asks a model, and judges do no I/O: pipeline.judge.judging.make_judge makes it")
 
 
 # kind -> the judge made from its options; raises ValueError where the options make no sense.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:  # the configuration is checked without torch
     from pipeline.budget import Allowance
-    from pipeline.proof import Canaries
+    from pipeline.generate.proof import Canaries
     from pipeline.records import Dose, Rung
     from pipeline.schema import ArmConfig
-    from pipeline.subject import Subject
+    from pipeline.subject.subject import Subject
 
 Ending = Literal["max_steps", "budget", "nan_loss", "paused"]
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from pipeline.arms.base import Climb, Ending
 from pipeline.budget import price, training_flops
 from pipeline.errors import UserError
-from pipeline.proof import reference_row
+from pipeline.generate.proof import reference_row
 from pipeline.records import ADAPTER_FILE, Dose, Rung
 from pipeline.store import file_sha256
 

@@ -7,9 +7,9 @@ import random
 from collections.abc import Mapping, Sequence
 
 from pipeline.arms.base import Example, Task
-from pipeline.data import Row
+from pipeline.data.tables import Row
 from pipeline.errors import UserError
-from pipeline.subject import Subject
+from pipeline.subject.subject import Subject
 
 
 def shares(

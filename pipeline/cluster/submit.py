@@ -20,12 +20,12 @@ from typing import Any, Final
 
 from pipeline.cluster import lease, slurm
 from pipeline.cluster.task import name, status_of
-from pipeline.config import shipped
+from pipeline.config.compose import shipped
 from pipeline.errors import UserError
-from pipeline.plan import tasks, training_caps
+from pipeline.plan.make import tasks, training_caps
 from pipeline.records import now
 from pipeline.reproduce.overrides import given
-from pipeline.schema_cluster import JobConfig, SlurmConfig
+from pipeline.schema.cluster import JobConfig, SlurmConfig
 from pipeline.store import RunFolder, read_json, task_folder, write_json
 from pipeline.workspace import Workspace
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline.budget import JOB, OPEN, attempt_key
 from pipeline.errors import UserError
-from pipeline.plan import at_most
+from pipeline.plan.make import at_most
 from pipeline.records import BASE_RUNG
 from pipeline.rungs import recorded
 from pipeline.schema import Config

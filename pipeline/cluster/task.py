@@ -18,7 +18,7 @@ from pipeline.arms.base import Pause, Task
 from pipeline.cluster import lease
 from pipeline.cluster.held import held, job_id
 from pipeline.errors import UserError
-from pipeline.plan import tasks, training_caps
+from pipeline.plan.make import tasks, training_caps
 from pipeline.records import Rung, now
 from pipeline.rungs import row, rung_of
 from pipeline.store import TASKS, read_json, task_folder, write_json
@@ -37,8 +37,8 @@ def run_task(work: Workspace) -> str:
         UserError: there is no plan, another process trains the same task, or what `train` raises.
     """
     from pipeline.contain import ready, seal
-    from pipeline.track import tracker
-    from pipeline.train import train_one
+    from pipeline.track.tracker import tracker
+    from pipeline.train.stage import train_one
 
     asked = _on_signal()
     task = next(task for task in tasks(work.config) if name(task) == work.config.cluster.task)

@@ -22,10 +22,10 @@ import polars as pl
 from evals.base import Measure, Metric, Role
 from pipeline.analyse import COLUMNS, prompt_means
 from pipeline.compare.runs import AGAIN, FinishedRun
+from pipeline.data.variants import base_name
 from pipeline.errors import UserError
 from pipeline.records import BASE_RUNG, Estimate
 from pipeline.statistics import FloatArray, PairedBootstrap
-from pipeline.variants import base_name
 
 ROUNDING: Final = 6e-6  # curves.json keeps six significant digits: off by 5e-6 of a value at most
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from pipeline.errors import UserError
 from pipeline.outcomes import Scoring, read_outcomes
-from pipeline.plan import VERSION
+from pipeline.plan.make import VERSION
 from pipeline.report import ReportData
 from pipeline.rungs import recorded
 from pipeline.store import RunFolder, SharedJournal, read_json

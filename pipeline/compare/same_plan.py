@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pipeline.compare.runs import FinishedRun
 from pipeline.errors import UserError
-from pipeline.plan import differences, digested_config
-from pipeline.registered import deciding
+from pipeline.plan.make import differences, digested_config
+from pipeline.plan.registered import deciding
 from pipeline.store import digest
 
 _SUBJECT: Final = ("name", "path", "revision", "organism", "chat_template")

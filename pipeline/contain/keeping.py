@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.schema_contain import ContainConfig
+from pipeline.schema.contain import ContainConfig
 
 
 def recipients(config: ContainConfig, run: Path) -> list[Any]:

@@ -18,7 +18,7 @@ from pipeline.contain.weights import contain
 from pipeline.errors import UserError
 from pipeline.records import now
 from pipeline.rungs import recorded, rung_of
-from pipeline.schema_contain import ContainConfig
+from pipeline.schema.contain import ContainConfig
 from pipeline.store import Journal, RunFolder, canonical, read_json, write_atomic, write_json
 
 PURGED: Final = "purged.json"

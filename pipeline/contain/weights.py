@@ -15,7 +15,7 @@ from typing import Any, Final
 from pipeline.contain.keeping import encrypt_folder, recipients
 from pipeline.errors import UserError
 from pipeline.records import ADAPTER_FILE, Rung, now
-from pipeline.schema_contain import ContainConfig
+from pipeline.schema.contain import ContainConfig
 from pipeline.store import Journal, RunFolder, file_sha256
 
 KEPT: Final = "kept"  # encrypted adapters

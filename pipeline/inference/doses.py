@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.inference.survival import CollapseDose, Curve, SeedDose, collapse_dose
 from pipeline.points import Collapses, CurvePoint
 from pipeline.schema import ReviewConfig
-from pipeline.survival import CollapseDose, Curve, SeedDose, collapse_dose
 
 UNITS = ("steps", "flops", "device_seconds", "usd")
 

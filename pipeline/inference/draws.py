@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.attacker import BestOfK, Flips, best_of_k, flips
+from pipeline.inference.attacker import BestOfK, Flips, best_of_k, flips
 from pipeline.inference.tables import Ladders
 
 

@@ -12,9 +12,9 @@ from evals.base import Metric
 from pipeline.inference.doses import over_seeds
 from pipeline.inference.draws import over_draws
 from pipeline.inference.picked import looks, worst
+from pipeline.inference.pigeonhole import pigeonhole
 from pipeline.inference.smallest import smallest
 from pipeline.inference.tables import Ladders
-from pipeline.pigeonhole import pigeonhole
 from pipeline.points import Collapses, CurvePoint, rounded
 from pipeline.records import Rung
 from pipeline.schema import ReviewConfig

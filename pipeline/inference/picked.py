@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.asked import ALL, coarse
+from pipeline.generate.asked import ALL, coarse
 from pipeline.inference.tables import Ladders
+from pipeline.inference.worst_arm import WorstArm, adjusted, p_beyond, simultaneous, worst_arm
 from pipeline.points import CurvePoint
 from pipeline.schema import ReviewConfig
-from pipeline.worst_arm import WorstArm, adjusted, p_beyond, simultaneous, worst_arm
 
 Place = tuple[str, int]
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.hierarchical import CrossedEstimate
+from pipeline.inference.power import Detectable, detectable_as_measured, zero_of_n
 from pipeline.points import CurvePoint
-from pipeline.power import Detectable, detectable_as_measured, zero_of_n
 from pipeline.schema import ReviewConfig
 
 POWER = 0.8

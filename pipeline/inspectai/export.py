@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from evals.base import EvalSpec, Metric, Sample
-from pipeline.generate import read_replies
+from pipeline.generate.matrix import read_replies
 from pipeline.hierarchical import crossed_mean
 from pipeline.inspectai.process import require_inspect
 from pipeline.outcomes import REPLY, named, read_outcomes, read_panel

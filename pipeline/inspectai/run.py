@@ -10,15 +10,15 @@ from typing import Any
 
 from pipeline.budget import HEARTBEAT_S, Allowance, inference_flops
 from pipeline.errors import InstrumentError, UserError
-from pipeline.generate import TRIES
+from pipeline.generate.matrix import TRIES
 from pipeline.inspectai.process import Events, task_error, worker
 from pipeline.inspectai.scores import means_of, read_scores, scores_file
 from pipeline.inspectai.task import InspectTask
 from pipeline.progress import bar_for, left
 from pipeline.records import Rung
-from pipeline.serve import BASE_NAME, Server
-from pipeline.subject import Subject
-from pipeline.track import Tracker
+from pipeline.serve.server import BASE_NAME, Server
+from pipeline.subject.subject import Subject
+from pipeline.track.tracker import Tracker
 from pipeline.workspace import Workspace
 
 CONNECTIONS = 64  # samples under way at once; Inspect's own work a sample is what takes the time

@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.inspectai.task import InspectTask
 from pipeline.records import Rung
 from pipeline.store import RunFolder, read_json
-from pipeline.track_redact import slug
+from pipeline.track.redact import slug
 
 Scores = Mapping[str, Any]  # what the worker's `keep` wrote: `columns`, `means`, `metrics`, `rows`
 MEAN = "mean"

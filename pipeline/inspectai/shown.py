@@ -20,7 +20,7 @@ from pipeline.points import CurvePoint
 from pipeline.records import BASE_RUNG, Estimate, Rung
 from pipeline.statistics import FloatArray, unbounded_estimate
 from pipeline.store import RunFolder
-from pipeline.track_redact import slug
+from pipeline.track.redact import slug
 
 Estimator = Callable[[Sequence[str]], Estimate]  # from the ids of rungs that share a step: one, or one a seed
 

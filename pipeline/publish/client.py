@@ -102,7 +102,7 @@ def save(asked: Mapping[str, Any]) -> dict[str, Any]:
     from wandb_workspaces.reports.v2 import gql
 
     from pipeline.publish.board import build
-    from pipeline.track_redact import slug
+    from pipeline.track.redact import slug
 
     api = _api()
     report = build(asked["page"], asked["entity"], asked["project"])

@@ -21,7 +21,7 @@ from pipeline.report.unreached import is_censored
 from pipeline.report.view import collapse_of
 from pipeline.schema import TrackConfig
 from pipeline.store import digest
-from pipeline.track import WandbTracker
+from pipeline.track.tracker import WandbTracker
 
 PART: Final = "measured"
 _AXES: Final = ("steps", "examples", "tokens", "flops", "device_seconds", "usd")

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pipeline import interpreter
 from pipeline.errors import InstrumentError
 from pipeline.publish import reader
-from pipeline.track_environment import temporary, wandb_environment
+from pipeline.track.environment import temporary, wandb_environment
 
 METRICS: Final = ("dose/", "train/", "measure/")  # keys of numbers; all else in a row is W&B's own, or a figure
 LOST: Final = -1  # the size of a file that W&B's log names and the folder does not hold

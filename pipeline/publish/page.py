@@ -13,7 +13,7 @@ from pipeline.publish.curves import PART
 from pipeline.publish.offline import Expected
 from pipeline.report.data import ReportData
 from pipeline.report.view import verdict_word
-from pipeline.track_redact import without_paths
+from pipeline.track.redact import without_paths
 
 DOSE: Final = "dose/steps"
 LONGEST_TITLE: Final = 128  # W&B's limit

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from pipeline.errors import InstrumentError, UserError
 from pipeline.publish.arrived import Found
 from pipeline.publish.offline import Piece
-from pipeline.track_environment import temporary, wandb_environment
+from pipeline.track.environment import temporary, wandb_environment
 
 _ANSWER_TIMEOUT_S: Final = 600.0
 _REMEDIES: Final = {

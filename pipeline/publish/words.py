@@ -14,7 +14,7 @@ from pipeline.report import claims, judges
 from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData
 from pipeline.report.prices import prices
 from pipeline.report.view import Measured, ladder_rows, reasons, sentence, verdict_word
-from pipeline.track_redact import without_paths
+from pipeline.track.redact import without_paths
 
 _MARKUP: Final = re.compile(r"([\\`*_\[\]<>|#~])")
 

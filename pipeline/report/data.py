@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pipeline.examples import Example
-from pipeline.variants import MARK
+from pipeline.data.variants import MARK
+from pipeline.report.examples import Example
 
 NO_DATA: Final = "no data"
 SLOTS: Final = ("refusal", "recovered", "capability", "over_refusal")  # the metrics that the report speaks of

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.registered import post_hoc_words
+from pipeline.plan.registered import post_hoc_words
 from pipeline.report.data import NO_DATA, ReportData, number, quantity, share, short_digest
 
 PARTS: Final = {"used": "decides the verdict", "panel": "panel", "earlier": "from an earlier command"}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.examples import Example
 from pipeline.report import (
     burn,
     claims,
@@ -23,6 +22,7 @@ from pipeline.report import (
     ways,
 )
 from pipeline.report.data import ReportData, quantity, short_digest
+from pipeline.report.examples import Example
 from pipeline.report.figures import figures, words
 from pipeline.report.gone import gone
 from pipeline.report.shell import page_parts, template

@@ -1,6 +1,6 @@
 """What the report says of evals asked in several ways: how deep the refusal sits, and how far wording moves a metric.
 
-Pure: no I/O, no markup. A way is an eval `<eval>@<way>` (pipeline/variants.py).
+Pure: no I/O, no markup. A way is an eval `<eval>@<way>` (pipeline/data/variants.py).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
+from pipeline.data.variants import MARK
 from pipeline.report.data import ReportData, has_value, number, quantity, share
 from pipeline.report.ink import DASHES, GREY, SYMBOLS, blank_figure, colour, hover
 from pipeline.report.view import Measured, measured
-from pipeline.variants import MARK
 
 DEPTH_TITLE: Final = "Depth: refusal once the reply has begun"
 FAINTEST: Final = 0.3  # opacity of an arm's first rung; its last is drawn full

@@ -1,7 +1,7 @@
 """The words of a command line as reproduce.json may hold them: keys, numbers, known words; no path, text or secret.
 
 What a run did stands in plan.json in full. Here it is told which choices were made by whom: by a named experiment, or
-by hand. What may stand there is decided by the rules that W&B's files follow (`pipeline.track_redact`).
+by hand. What may stand there is decided by the rules that W&B's files follow (`pipeline.track.redact`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from pipeline.config import conf_folder, hydras_own
-from pipeline.track_redact import REDACTED, redacted
+from pipeline.config.compose import conf_folder, hydras_own
+from pipeline.track.redact import REDACTED, redacted
 
 _KEY: Final = re.compile(r"[A-Za-z]\w{0,63}(\.[A-Za-z]\w{0,63})*")
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pipeline.contain import containment
 from pipeline.outcomes import read_outcomes
+from pipeline.plan.registered import deciding
 from pipeline.records import ADAPTER_FILE
-from pipeline.registered import deciding
 from pipeline.rungs import recorded
 from pipeline.store import Journal, RunFolder, digest, file_sha256, read_json
 

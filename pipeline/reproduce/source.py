@@ -11,18 +11,18 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from pipeline.asked import ALL
-from pipeline.config import from_plain
-from pipeline.config_gpu import gpu_faults
+from pipeline.config.compose import from_plain
+from pipeline.config.gpu import gpu_faults
+from pipeline.data.variants import base_name
 from pipeline.errors import UserError
-from pipeline.plan import VERSION, differences, digested_config
+from pipeline.generate.asked import ALL
+from pipeline.plan.make import VERSION, differences, digested_config
 from pipeline.reproduce.record import VERSION as RECORD_VERSION
 from pipeline.reproduce.record import environments
 from pipeline.reproduce.results import Results, from_record, is_finished, read_results
 from pipeline.schema import REVIEW_STAGES, Config, ExportConfig, PlanConfig, ReportConfig, RunConfig, TrackConfig
-from pipeline.schema_reproduce import ReproduceConfig
+from pipeline.schema.reproduce import ReproduceConfig
 from pipeline.store import RunFolder, digest, read_json
-from pipeline.variants import base_name
 
 # What may be mended once a run is trained, so that its reproduction may need it too; its own plan.json shows it.
 _MENDED: Final = ("review.logit_tolerance", "budget.devices")

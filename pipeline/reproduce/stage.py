@@ -14,8 +14,8 @@ from typing import Any, Final
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.plan.registered import post_hoc, reply_differences
 from pipeline.points import rounded
-from pipeline.registered import post_hoc, reply_differences
 from pipeline.reproduce.differs import NOT, Judgement, compare, judge
 from pipeline.reproduce.environment import Difference, Severity, differences
 from pipeline.reproduce.overrides import given
@@ -23,9 +23,9 @@ from pipeline.reproduce.record import environments
 from pipeline.reproduce.results import read_results
 from pipeline.reproduce.source import Source, configuration, read_source
 from pipeline.reproduce.terminal import print_before, print_reproduction
-from pipeline.schema_reproduce import ReproduceConfig
+from pipeline.schema.reproduce import ReproduceConfig
 from pipeline.store import read_json, write_json
-from pipeline.subject import ORGANISM
+from pipeline.subject.subject import ORGANISM
 from pipeline.workspace import Workspace
 
 VERSION: Final = 1

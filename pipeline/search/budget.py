@@ -13,7 +13,7 @@ from pipeline.schema import ArmConfig, Config
 from pipeline.search.space import ranges, with_options
 
 if TYPE_CHECKING:
-    from pipeline.plan import JudgeFacts, TableFacts
+    from pipeline.plan.facts import JudgeFacts, TableFacts
 
 
 @dataclass(frozen=True)

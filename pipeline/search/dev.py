@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evals.base import Eval, EvalSpec, Judge, Outcome, Sample
-from pipeline.benchmarks import make_eval, read_samples
 from pipeline.budget import inference_flops
-from pipeline.contamination import overlaps
+from pipeline.data.benchmarks import make_eval, read_samples
+from pipeline.data.contamination import overlaps
 from pipeline.errors import UserError
-from pipeline.judging import make_judge
+from pipeline.judge.judging import make_judge
 from pipeline.records import Dose
 from pipeline.schema import Config
 from pipeline.search.trials import DevRung
-from pipeline.subject import Subject
+from pipeline.subject.subject import Subject
 
 if TYPE_CHECKING:
     pass
@@ -70,7 +70,7 @@ def refuse_measured(dev: Mapping[str, DevEvals], measured: Mapping[str, list[tup
     Args:
         dev: the dev evals by arm.
         measured: measured prompts by eval, as (id, text).
-        near: the least similarity of a near copy; see `pipeline.contamination`.
+        near: the least similarity of a near copy; see `pipeline.data.contamination`.
 
     Raises:
         UserError: some are; their table, eval and number are told, and the first by id.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, get_type_hints
 
 from pipeline.schema import ArmConfig, LoraConfig, TrainingConfig
-from pipeline.schema_sweep import RangeConfig, SweepConfig
+from pipeline.schema.sweep import RangeConfig, SweepConfig
 from pipeline.search.trials import Trial, counted
 
 PARTS: Mapping[str, type] = {"lora": LoraConfig, "training": TrainingConfig}

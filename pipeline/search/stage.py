@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 from pipeline.points import rounded
 from pipeline.progress import bar_for, left
 from pipeline.records import Dose, Rung
-from pipeline.schema_sweep import SweepConfig
+from pipeline.schema.sweep import SweepConfig
 from pipeline.score import opened_reasoning
 from pipeline.search import trials as t
 from pipeline.search.budget import search_caps

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from pipeline.records import Dose
-from pipeline.schema_sweep import SweepConfig
+from pipeline.schema.sweep import SweepConfig
 
 NEVER: Final = 30.0  # 10^30 FLOPs: above what anyone spends here
 FARTHEST: Final = 2.0  # the largest gap

@@ -29,7 +29,7 @@ def opened(overrides: list[str]) -> Iterator[Any]:
     """The run as a new process finds it."""
     from rich.console import Console
 
-    from pipeline.config import load
+    from pipeline.config.compose import load
     from pipeline.workspace import Workspace
 
     work = Workspace(load(overrides), Console(file=io.StringIO()))
@@ -39,8 +39,8 @@ def opened(overrides: list[str]) -> Iterator[Any]:
 
 
 def climb(overrides: list[str]) -> None:
-    from pipeline.track import NullTracker
-    from pipeline.train import train
+    from pipeline.track.tracker import NullTracker
+    from pipeline.train.stage import train
 
     with opened(overrides) as work:
         train(work, NullTracker())
@@ -105,11 +105,11 @@ def test_a_kill_before_the_ledger_says_that_the_ladder_ended_leaves_it_standing(
 def test_a_kill_before_the_state_is_deleted_is_made_good(
     alone: bool, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import train
     from pipeline.arms.base import Pause
-    from pipeline.plan import tasks
+    from pipeline.plan.make import tasks
     from pipeline.records import Rung
-    from pipeline.track import NullTracker
+    from pipeline.track.tracker import NullTracker
+    from pipeline.train import stage as train
 
     def kill(*_: Any) -> None:
         raise KilledError
@@ -141,10 +141,10 @@ def test_checkpoints_that_nobody_needs_are_overwritten_before_they_go(
 ) -> None:
     from pipeline.arms.base import Pause
     from pipeline.errors import UserError
-    from pipeline.plan import tasks
+    from pipeline.plan.make import tasks
     from pipeline.records import Rung
-    from pipeline.track import NullTracker
-    from pipeline.train import train_one
+    from pipeline.track.tracker import NullTracker
+    from pipeline.train.stage import train_one
 
     def written(name: str) -> Path:
         """Return a second name of a file of a checkpoint."""
@@ -178,11 +178,11 @@ def test_checkpoints_that_nobody_needs_are_overwritten_before_they_go(
 def test_a_pause_whose_checkpoint_was_half_destroyed_is_not_gone_on_from(overrides: list[str]) -> None:
     """A kill came while it was destroyed, at the ladder's end; then a rung was lost: the ladder is climbed again."""
     from pipeline.arms.base import Pause
-    from pipeline.plan import tasks
+    from pipeline.plan.make import tasks
     from pipeline.records import ADAPTER_FILE, Rung
     from pipeline.store import file_sha256
-    from pipeline.track import NullTracker
-    from pipeline.train import train_one
+    from pipeline.track.tracker import NullTracker
+    from pipeline.train.stage import train_one
 
     climb(overrides)
     with opened(overrides) as work:

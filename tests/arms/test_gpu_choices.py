@@ -14,19 +14,19 @@ import pytest
 import test_lora
 from finished_run import words
 from rich.console import Console
-from test_config import REVIEW, told
+from spoken import REVIEW, told
 from tiny import TinySubject
 
-from pipeline import serve_device
 from pipeline.arms.lora import _arguments, _on_one_device
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.schema import ServeConfig
-from pipeline.serve import Server
-from pipeline.serve_device import environment, require_devices, require_dtype, require_engine
-from pipeline.subject import open_subject
-from pipeline.track import NullTracker
-from pipeline.train import train
+from pipeline.serve import device as serve_device
+from pipeline.serve.device import environment, require_devices, require_dtype, require_engine
+from pipeline.serve.server import Server
+from pipeline.subject.subject import open_subject
+from pipeline.track.tracker import NullTracker
+from pipeline.train.stage import train
 from pipeline.workspace import Workspace
 
 

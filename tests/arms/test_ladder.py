@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.arms.base import Task, ladder
 from pipeline.arms.mixture import draw, shares
 from pipeline.arms.ways import WAY_NAMES, find
-from pipeline.data import Row
+from pipeline.data.tables import Row
 from pipeline.errors import UserError
 from pipeline.schema import ArmConfig
 

@@ -16,7 +16,7 @@ from pipeline.arms import lora
 from pipeline.arms.base import Climb, Example, Pause, Task, ladder
 from pipeline.arms.lora import climb
 from pipeline.budget import Allowance, Caps, Ledger
-from pipeline.proof import Canaries
+from pipeline.generate.proof import Canaries
 from pipeline.records import ADAPTER_FILE, Dose, Rung
 from pipeline.schema import ArmConfig, BudgetConfig, LoraConfig, TrainingConfig
 from pipeline.store import file_sha256

@@ -6,15 +6,15 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from finished_run import words
+from finished_run import proof_of, words
 from test_ending import opened
-from test_standing import proof_of
 
-from pipeline import before_training, train
 from pipeline.errors import UserError
-from pipeline.plan import tasks
+from pipeline.plan.make import tasks
 from pipeline.records import ADAPTER_FILE
-from pipeline.track import NullTracker
+from pipeline.track.tracker import NullTracker
+from pipeline.train import before as before_training
+from pipeline.train import stage as train
 
 RUNG = "compliance-s0-00002"
 

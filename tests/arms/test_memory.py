@@ -24,7 +24,7 @@ from pipeline.errors import UserError
 from pipeline.records import ADAPTER_FILE
 from pipeline.schema import BudgetConfig
 from pipeline.store import TASKS, Journal
-from pipeline.train import prepare_process, release
+from pipeline.train.stage import prepare_process, release
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.19 GiB"
 

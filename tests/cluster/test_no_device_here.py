@@ -15,10 +15,10 @@ from rich.console import Console
 
 from pipeline.cluster import slurm
 from pipeline.cluster.submit import submit
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.reproduce.record import recorded
-from pipeline.serve_device import resolve_device
+from pipeline.serve.device import resolve_device
 from pipeline.workspace import Workspace
 
 LATER = "stages=[analyse,report]"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.budget import Ledger
 from pipeline.errors import UserError
-from pipeline.measure import _references
+from pipeline.generate.stage import _references
 from pipeline.records import Rung
 from pipeline.rungs import recorded, row
 from pipeline.schema import BudgetConfig

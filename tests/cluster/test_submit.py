@@ -14,14 +14,14 @@ import pytest
 from commands import run_main
 from finished_run import finish, words
 from rich.console import Console
-from test_config import REVIEW
+from spoken import REVIEW
 
 from pipeline.budget import Ledger
 from pipeline.cluster import slurm
 from pipeline.cluster.submit import asked_for, submit
 from pipeline.cluster.table import lines, whole
 from pipeline.cluster.task import require_trained, status_of
-from pipeline.config import load, shipped
+from pipeline.config.compose import load, shipped
 from pipeline.errors import UserError
 from pipeline.records import Dose, Rung
 from pipeline.rungs import row

@@ -13,9 +13,9 @@ from report_runs import METRICS, REVIEW, STEPS, THREATS, dose, make_ledger, repl
 
 from pipeline.analyse import collapses, curves, to_json
 from pipeline.compare.runs import FinishedRun
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.outcomes import Scoring
-from pipeline.plan import VERSION
+from pipeline.plan.make import VERSION
 from pipeline.records import BASE_RUNG, Rung
 from pipeline.verdict import decide
 

@@ -18,8 +18,8 @@ import pytest
 from compared_runs import command, make_run, other_subject, plan_words
 from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, read
 
-from pipeline.config import load
-from pipeline.plan import digested_config
+from pipeline.config.compose import load
+from pipeline.plan.make import digested_config
 
 Run = Callable[..., str]
 

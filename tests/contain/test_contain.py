@@ -18,7 +18,7 @@ from pipeline.contain import contain, containment, destroyed, ready, weights
 from pipeline.contain.keeping import encrypt_folder
 from pipeline.errors import UserError
 from pipeline.records import ADAPTER_FILE, Rung
-from pipeline.schema_contain import ContainConfig
+from pipeline.schema.contain import ContainConfig
 from pipeline.store import Journal, RunFolder, file_sha256
 
 DESTROY = ContainConfig()

@@ -15,13 +15,13 @@ from commands import run_main
 from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, finish, read, words
 from rich.console import Console
 
-from pipeline.before_training import check_base
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.contain import begun, purge, purged
 from pipeline.contain.sealing import seal, unsealed
 from pipeline.errors import UserError
-from pipeline.schema_contain import ContainConfig
+from pipeline.schema.contain import ContainConfig
 from pipeline.store import Journal, RunFolder, write_atomic
+from pipeline.train.before import check_base
 from pipeline.workspace import Workspace
 
 Run = Callable[..., str]

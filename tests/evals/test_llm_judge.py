@@ -19,7 +19,7 @@ from evals.judges.llm_spec import LlmMessage, LlmRead, LlmRule, LlmSpec, identit
 from evals.judges.llm_text import Question
 from evals.over_refusal import OverRefusalEval
 from evals.refusal import RefusalEval
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
 
 

@@ -4,8 +4,8 @@ from shared_data import DATA, shared
 
 from evals import EVALS
 from evals.base import Sample
-from pipeline.benchmarks import read_samples
-from pipeline.config import load
+from pipeline.config.compose import load
+from pipeline.data.benchmarks import read_samples
 
 CHOSEN = ["eval=[refusal,capability,mmlu]", "evals.mmlu.role=shown", f"run.benchmarks={DATA}"]
 

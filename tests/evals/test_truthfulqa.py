@@ -5,8 +5,8 @@ from shared_data import DATA, shared
 
 from evals import EVALS
 from evals.base import Sample
-from pipeline.benchmarks import read_samples
-from pipeline.config import load
+from pipeline.config.compose import load
+from pipeline.data.benchmarks import read_samples
 
 NAMES = {"truthfulqa_mc1_letter": 2, "truthfulqa_binary": 2}
 

@@ -14,10 +14,10 @@ from pipeline.inference import infer
 from pipeline.inference.doses import over_seeds
 from pipeline.inference.draws import over_draws
 from pipeline.inference.picked import looks, worst
+from pipeline.inference.power import detectable_as_measured
 from pipeline.inference.smallest import ALIKE, smallest
 from pipeline.inference.tables import Ladders
-from pipeline.power import detectable_as_measured
-from pipeline.worst_arm import is_dev
+from pipeline.inference.worst_arm import is_dev
 
 REFUSAL = Metric("refusal", "refused", "refusal")
 FALLS = {4: (200, 200), 8: (0, 200), 16: (0, 200)}

@@ -23,7 +23,7 @@ def review(overrides: list[str]) -> str:
     from rich.console import Console
 
     from pipeline import __main__ as entry
-    from pipeline.config import load
+    from pipeline.config.compose import load
 
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):

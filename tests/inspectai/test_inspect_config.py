@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.inspectai.process import environment, require_inspect
 from pipeline.inspectai.task import inspect_tasks
-from pipeline.plan import digested_config
+from pipeline.plan.make import digested_config
 from pipeline.schema import EvalConfig
 
 BESIDE = "eval=[refusal,capability,inspect]"
@@ -117,6 +117,6 @@ def test_only_the_user_opens_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_no_stage_imports_inspect_ai_on_its_way() -> None:
-    names = "pipeline.__main__, pipeline.measure, pipeline.score, pipeline.conclude, pipeline.inspectai.export"
+    names = "pipeline.__main__, pipeline.generate.stage, pipeline.score, pipeline.conclude, pipeline.inspectai.export"
     program = f"import sys; sys.modules['inspect_ai'] = None; import {names}"  # None: its import fails
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

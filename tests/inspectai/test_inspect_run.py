@@ -21,7 +21,7 @@ from pipeline.records import Rung
 from pipeline.rungs import ZERO_RUNG, base_rung
 from pipeline.schema import BudgetConfig
 from pipeline.store import RunFolder
-from pipeline.track import NullTracker
+from pipeline.track.tracker import NullTracker
 
 TASK = InspectTask("mine", "t.py@t", {}, None, 1, 8, 0.0, "shown", False, 4, "f" * 64, ())
 RUNGS = [

@@ -20,14 +20,14 @@ from rich.console import Console
 from shared_run import CANARY, make, overrides, use
 from wandb_server import ENTITY, KEY, Stub, wandb_server
 
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.publish import server, stage
 from pipeline.publish.curves import write_curves
 from pipeline.publish.offline import expected_runs, read_pieces
 from pipeline.report import figures
 from pipeline.schema import Config
-from pipeline.schema_publish import PublishConfig
+from pipeline.schema.publish import PublishConfig
 from pipeline.workspace import Workspace
 from tests.standins import ForkedWandb
 

@@ -9,7 +9,7 @@ from typing import Any
 from inspect_scorers import RAISING
 
 from pipeline.inspectai.process import describe, worker
-from pipeline.serve import BASE_NAME, Server
+from pipeline.serve.server import BASE_NAME, Server
 
 TASK = (
     """

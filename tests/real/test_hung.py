@@ -14,11 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import serve, watch
 from pipeline.errors import InstrumentError
 from pipeline.schema import ServeConfig
-from pipeline.serve import BASE_NAME, Server, served_logprobs
-from pipeline.watch import answer, first_of
+from pipeline.serve import server as serve
+from pipeline.serve import watch
+from pipeline.serve.server import BASE_NAME, Server, served_logprobs
+from pipeline.serve.watch import answer, first_of
 from tests.standins import ForkedServers
 
 AFTER_S = 3.0

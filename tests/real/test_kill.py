@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from real_runs import Finished, command, kill_after, timeless
 
-from pipeline.asked import coarse
+from pipeline.generate.asked import coarse
 from pipeline.reproduce.differs import compare, judge
 from pipeline.reproduce.results import read_results
 from pipeline.store import Journal, RunFolder

@@ -12,10 +12,10 @@ import httpx
 import pytest
 import taught_judge
 
-from pipeline import serve
 from pipeline.errors import UserError
-from pipeline.judging import EndpointJudge, make_judge
+from pipeline.judge.judging import EndpointJudge, make_judge
 from pipeline.schema import JudgeConfig, LlmJudgeConfig, ServeConfig
+from pipeline.serve import server as serve
 from pipeline.store import user_cache
 from tests.standins import ForkedServers
 

@@ -20,16 +20,16 @@ from inspect_task import events_of, make_task, read_log
 
 from evals.base import EvalSpec, Sample
 from evals.capability import CapabilityEval
-from pipeline import serve
 from pipeline.budget import Allowance, Caps, Ledger, Spent
 from pipeline.errors import InstrumentError
-from pipeline.generate import Generator, matrix, read_replies
+from pipeline.generate.matrix import Generator, matrix, read_replies
 from pipeline.inspectai import process
 from pipeline.inspectai.run import prove_rendering
 from pipeline.records import Rung
 from pipeline.rungs import base_rung
 from pipeline.schema import BudgetConfig, ServeConfig
-from pipeline.serve import Server
+from pipeline.serve import server as serve
+from pipeline.serve.server import Server
 from pipeline.store import RunFolder
 from tests.standins import ForkedInspect, ForkedServers
 

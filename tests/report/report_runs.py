@@ -19,7 +19,7 @@ from pipeline.price import price_of
 from pipeline.records import BASE_RUNG, Dose, Rung
 from pipeline.report import ReportData
 from pipeline.schema import ReviewConfig
-from pipeline.schema_price import DeviceConfig, PriceConfig, PublishedPrice
+from pipeline.schema.price import DeviceConfig, PriceConfig, PublishedPrice
 from pipeline.verdict import decide
 
 STEPS = [0, 1, 2, 4, 8, 16, 32]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pipeline.inference.survival import CollapseDose, Curve, SeedDose, collapse_dose
 from pipeline.points import rounded
 from pipeline.records import Estimate
 from pipeline.report import ReportData
-from pipeline.survival import CollapseDose, Curve, SeedDose, collapse_dose
 
 UNITS = {"steps": 1.0, "flops": 1.5e9, "device_seconds": 0.051, "usd": 3.5e-5}
 LAST = 32

@@ -14,8 +14,8 @@ from browsing import chromium, look, needs_browser, printed, settle, show
 from report_runs import make_run
 from report_statistics import with_statistics
 
-from pipeline.examples import Example
 from pipeline.report import ReportData, write_report
+from pipeline.report.examples import Example
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra `dev`)")
 pytestmark = needs_browser

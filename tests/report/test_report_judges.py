@@ -10,7 +10,7 @@ import pytest
 from report_runs import make_run, measure
 from rich.console import Console
 
-from pipeline.panel import JudgeView, compare
+from pipeline.judge.panel import JudgeView, compare
 from pipeline.report import ReportData, print_summary, render
 from pipeline.report import judges as words
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from report_runs import PARAMETERS, TRAINING_TOKENS, make_run
 
-from pipeline.examples import Example
 from pipeline.report import render
+from pipeline.report.examples import Example
 from pipeline.report.scaled import assumptions, basis, device, money, published, ratio, rows, search, stretch
 
 

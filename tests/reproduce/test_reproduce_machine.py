@@ -43,17 +43,17 @@ def test_flags_are_those_that_choose_kernels_of_the_first_cpu(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("file", "measures"),
     [
-        ("pipeline/train.py", True),
+        ("pipeline/train/stage.py", True),
         ("pipeline/arms/lora.py", True),
         ("evals/judges/data/local.npz", True),
         ("pipeline/report/page.py", False),
-        ("pipeline/track.py", False),
+        ("pipeline/track/tracker.py", False),
         ("evals/__pycache__/x.pyc", False),
         ("tests/test_x.py", False),
     ],
 )
 def test_the_source_digest_is_of_what_measures(tmp_path: Path, file: str, measures: bool) -> None:
-    for name in ("pipeline/plan.py", "evals/base.py", file):
+    for name in ("pipeline/plan/make.py", "evals/base.py", file):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("one")

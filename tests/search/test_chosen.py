@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.search.chosen import search_summary, sentence, with_chosen
 from pipeline.store import RunFolder, write_json

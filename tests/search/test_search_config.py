@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
-from pipeline.plan import JudgeFacts, SubjectFacts, TableFacts, digested_config, make_plan, tasks, training_caps
-from pipeline.protocol import protocol
+from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts
+from pipeline.plan.make import digested_config, make_plan, tasks, training_caps
+from pipeline.plan.protocol import protocol
 from pipeline.schema import Config
 from pipeline.search.budget import SearchFacts, arm_caps, search_caps
 
@@ -82,7 +83,7 @@ def test_a_search_needs_what_it_measures_with() -> None:
 
 
 def test_a_missing_optuna_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.config_sweep.find_spec", lambda _: None)
+    monkeypatch.setattr("pipeline.config.sweep.find_spec", lambda _: None)
     assert f"{SWEEP}: Optuna is not installed; add the extra `search`" in told()
     assert load(["arm=[compliance]"]), "without a sweep nothing needs it"
 

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.errors import UserError
-from pipeline.plan import tasks
+from pipeline.plan.make import tasks
 from pipeline.records import Dose
 from pipeline.rungs import ZERO_RUNG
-from pipeline.schema_sweep import RangeConfig, SpaceConfig
+from pipeline.schema.sweep import RangeConfig, SpaceConfig
 from pipeline.search.chosen import search_summary, sentence, with_chosen
 from pipeline.search.dev import DevMeasure, greedy, share
 from pipeline.search.stage import search
 from pipeline.search.trials import NEVER
 from pipeline.store import Journal
-from pipeline.track import NullTracker
-from pipeline.train import train
+from pipeline.track.tracker import NullTracker
+from pipeline.train.stage import train
 from pipeline.workspace import Workspace
 
 ARM = "compliance_search"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.schema import ArmConfig, LoraConfig, TrainingConfig
-from pipeline.schema_sweep import RangeConfig, SpaceConfig, SweepConfig
+from pipeline.schema.sweep import RangeConfig, SpaceConfig, SweepConfig
 from pipeline.search.space import configured, sample, trial_seed, with_options
 from pipeline.search.trials import NEVER, Trial, trial_of
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records import Dose
-from pipeline.schema_sweep import SweepConfig
+from pipeline.schema.sweep import SweepConfig
 from pipeline.search.trials import NEVER, DevRung, Goal, Trial, best, bound, counted, ended, trial_of
 
 GOAL = Goal(refusal=0.05, capability=0.95, base=0.8)

@@ -157,7 +157,7 @@ def tracker(case: Case) -> None:
     """Kill W&B's process, or its service, while the run goes on: the run completes without it."""
     case.words = (*case.words, "track=wandb_offline")
     command = case.start()
-    target = case.chance.choice(("track_worker", "wandb-core"))
+    target = case.chance.choice(("wandb_worker", "wandb-core"))
     deadline = time.monotonic() + 120
     while not (pids := descendants(command.pid, target)) and command.poll() and time.monotonic() < deadline:
         pass

@@ -29,9 +29,9 @@ from pipeline import interpreter
 
 # Where each stage begins: module, name as that module's caller looks it up, stage.
 SEAMS = (
-    ("pipeline.train", "train", "train"),
-    ("pipeline.measure", "generate", "generate"),
-    ("pipeline.measure", "contain", "contain"),
+    ("pipeline.train.stage", "train", "train"),
+    ("pipeline.generate.stage", "generate", "generate"),
+    ("pipeline.generate.stage", "contain", "contain"),
     ("pipeline.score", "score", "score"),
     ("pipeline.conclude", "analyse", "analyse"),
     ("pipeline.conclude", "report", "report"),
@@ -300,8 +300,8 @@ def attached(server: Mapping[str, Any]) -> Setup:
     """
 
     def setup(_: Inside) -> None:
-        from pipeline import measure
-        from pipeline.serve import Server
+        from pipeline.generate import stage as measure
+        from pipeline.serve.server import Server
 
         class Attached(Server):
             def __enter__(self) -> Server:

@@ -201,10 +201,10 @@ def climbing(world: World) -> None:
 @contextlib.contextmanager
 def serving(world: World) -> Iterator[None]:
     """Keep one vLLM up that serves the undisturbed run's adapters under the names of their rungs."""
-    from pipeline.config import load
+    from pipeline.config.compose import load
     from pipeline.rungs import UNLOADED, ZERO_RUNG
-    from pipeline.serve import Server
-    from pipeline.subject import open_subject
+    from pipeline.serve.server import Server
+    from pipeline.subject.subject import open_subject
 
     config = load([word for word in WORDS if not word.startswith("run.root")])
     run = world.state("trained")

@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.config import load
+from pipeline.config.compose import load
 from pipeline.schema import ServeConfig
-from pipeline.serve import Server
-from pipeline.serve_device import OFFLINE
+from pipeline.serve.device import OFFLINE
+from pipeline.serve.server import Server
 
 # What a user may choose in `serve` that vLLM judges by the device.
 CHANGES: Final[tuple[dict[str, Any], ...]] = (

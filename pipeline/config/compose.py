@@ -1,0 +1,255 @@
+"""From conf/ and the command line to a typed `Config`, with every fault of a configuration told at once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import re
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.config.checks import CHECKS
+from pipeline.errors import UserError
+from pipeline.schema import Config
+
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=.*", re.DOTALL)
+
+
+def conf_folder() -> Path:
+    """Return conf/."""
+    return shipped("conf")
+
+
+def shipped(name: str) -> Path:
+    """Return a folder of this repository: inside the package where Holdfast is installed, beside it in a checkout."""
+    inside = Path(__file__).parents[1] / name
+    return inside if inside.is_dir() else Path(__file__).parents[2] / name
+
+
+def register() -> None:
+    """Make `schema` in conf/config.yaml stand for the types, for what Hydra itself composes (`--cfg job`)."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def load(arguments: Sequence[str] = ()) -> Config:
+    """Return the configuration that `holdfast ARGUMENTS` uses, composed once and held against its types.
+
+    Args:
+        arguments: the command line; words that start with `-` are Hydra's own and passed over.
+
+    Raises:
+        UserError: one line for each unknown key, wrong type, missing value and impossible choice.
+    """
+    groups = {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
+    words = overrides(arguments)
+    forced = {word: _forced(word, groups) for word in words}
+    ConfigStore.instance().store(name="schema", node={})  # untyped, since Hydra would stop at the first fault
+    raw = _compose(list(forced.values()))
+    try:
+        OmegaConf.resolve(raw)
+        faults = [*_faults(raw, Config, ""), *_impossible(raw)]
+        if faults:
+            raise _all_told(faults)
+        keys = [word.partition("=")[0] for word in words if word != forced[word]]
+        if any(word.startswith("~") for word in words) or any(_made_by(raw, Config, key, keys) for key in keys):
+            register()
+            return to_config(_compose(words))  # Hydra says whether such a key may be made, or left out
+        return _typed(raw)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be composed: {error}", "see `holdfast --cfg job`") from None
+
+
+def _typed(raw: DictConfig) -> Config:
+    """Return what holds no fault any more as dataclasses; OmegaConf takes ten times as long, and more kinds of text."""
+    try:
+        return from_plain(OmegaConf.to_container(raw))
+    except ValidationError:
+        return to_config(OmegaConf.merge(OmegaConf.structured(Config), raw))
+
+
+def from_plain(plain: Any) -> Config:
+    """Turn nested dictionaries and lists (of a plan, or composed) into dataclasses.
+
+    Raises:
+        pydantic.ValidationError: a value is of another type, or a key without default is missing.
+    """
+    return _dataclasses().validate_python(plain)
+
+
+@functools.cache
+def _dataclasses() -> TypeAdapter[Config]:
+    return TypeAdapter(Config)
+
+
+def _made_by(raw: DictConfig, kind: Any, key: str, keys: Sequence[str]) -> bool:
+    """Say whether an entry of a dictionary, on the way to `key`, holds nothing but what `keys` gave.
+
+    No file named such an entry: it may be a name that was mistyped, which Hydra knows and the types do not.
+    """
+    parts = key.split(".")
+    for place, part in enumerate(parts, start=1):
+        kind = _bare(kind) if _optional(kind) else kind
+        if dataclasses.is_dataclass(kind):
+            kind = _hints(typing.cast(type, kind)).get(part, Any)
+        elif typing.get_origin(kind) is dict:
+            entry = ".".join(parts[:place])
+            if all(any(f"{leaf}.".startswith(f"{one}.") for one in keys) for leaf in _leaves(raw, entry)):
+                return True
+            kind = typing.get_args(kind)[1]
+        else:
+            break
+    return False
+
+
+def _leaves(raw: DictConfig, key: str) -> list[str]:
+    node = OmegaConf.select(raw, key)
+    if not isinstance(node, DictConfig) or not node:
+        return [key]
+    return [leaf for name in map(str, node) for leaf in _leaves(raw, f"{key}.{name}")]
+
+
+def _optional(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def _bare(optional: Any) -> Any:
+    """Return X of `X | None`."""
+    return next(kind for kind in typing.get_args(optional) if kind is not type(None))
+
+
+def _all_told(faults: Sequence[str]) -> UserError:
+    count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
+    return UserError(
+        f"the configuration has {count}:" + "".join(f"\n  - {fault}" for fault in faults),
+        "see every key with `holdfast --cfg job`, every type in pipeline/schema.py; nothing was run",
+    )
+
+
+def hydras_own(arguments: Sequence[str]) -> bool:
+    """Say whether a command line asks for more than overrides: an option (`--help`, `--cfg job`) or a key of Hydra."""
+    return any(word.startswith("-") or word.lstrip("+~").startswith("hydra") for word in arguments)
+
+
+def to_config(composed: DictConfig | ListConfig) -> Config:
+    """Turn what Hydra composed into dataclasses."""
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides: neither Hydra's own options nor the bare word that follows one (`--cfg job`)."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    words = [(before, word) for before, word in pairs if not word.startswith("-")]
+    return [word for before, word in words if "=" in word or "~" in word or not before.startswith("-")]
+
+
+def _compose(words: list[str]) -> DictConfig:
+    assert not GlobalHydra.instance().is_initialized(), "compose is not called inside Hydra's own main"
+    try:
+        with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+            composed: DictConfig = compose("config", overrides=words)
+            return composed
+    except HydraException as error:
+        cause = error.__cause__
+        said = str(error) if cause is None or str(cause) in str(error) else f"{error}: {cause}"
+        raise UserError(f"the configuration cannot be composed: {said.strip()}", "see `holdfast --help`") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be composed: {error}", "see `holdfast --cfg job`") from None
+
+
+def _forced(word: str, groups: set[str]) -> str:
+    """Make Hydra accept a key it does not know, so that `load` can tell all unknown keys together."""
+    key = word.split("=", 1)[0]
+    if not _OVERRIDE.fullmatch(word) or key in groups or key.startswith("hydra."):
+        return word
+    return f"++{word}"
+
+
+def _faults(node: Any, kind: Any, key: str) -> Iterator[str]:
+    """Yield what is wrong with `node`, which should be of type `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if _optional(kind):
+        if node is None:
+            return
+        yield from _faults(node, _bare(kind), key)
+    elif dataclasses.is_dataclass(kind):
+        yield from _dataclass_faults(node, typing.cast(type, kind), key)
+    elif origin is dict:
+        if not isinstance(node, DictConfig):
+            yield f"{key}: expected keys and values, found {node!r}"
+            return
+        for name in map(str, node):
+            yield from _faults(_get(node, name), arguments[1], f"{key}.{name}")
+    elif origin is list and dataclasses.is_dataclass(arguments[0]) and isinstance(node, ListConfig):
+        for place in range(len(node)):
+            yield from _faults(node[place], arguments[0], f"{key}[{place}]")
+    elif kind is not Any:
+        yield from _leaf_faults(node, kind, key)
+
+
+def _dataclass_faults(node: Any, kind: type, key: str) -> Iterator[str]:
+    if not isinstance(node, DictConfig):
+        yield f"{key}: expected keys and values, found {node!r}"
+        return
+    hints = _hints(kind)
+    for name in map(str, node):
+        path = f"{key}.{name}".lstrip(".")
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, 1)
+            yield f"{path}: unknown key" + (
+                f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(hints)}"
+            )
+        else:
+            yield from _faults(_get(node, name), hints[name], path)
+    named = set(map(str, node))  # `in node` is false for a key whose value is ???
+    for field in dataclasses.fields(kind):
+        if field.default == "???" and field.name not in named:
+            yield f"{key}.{field.name}: missing; give it a value".lstrip(".")
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)  # compiles each annotation at each call
+
+
+def _get(node: DictConfig, name: str) -> Any:
+    return "???" if OmegaConf.is_missing(node, name) else node[name]
+
+
+def _leaf_faults(node: Any, kind: Any, key: str) -> Iterator[str]:
+    """Let OmegaConf judge the value, as it will in earnest."""
+    if isinstance(node, str) and node == "???":
+        yield f"{key}: missing; give it a value, e.g. {key}=…"
+        return
+    probe = _probe(kind)
+    try:
+        probe.value = node
+    except OmegaConfBaseException:
+        wanted = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+        yield f"{key}: expected {wanted}, found {node!r}"
+
+
+@functools.cache
+def _probe(kind: Any) -> Any:
+    return OmegaConf.structured(dataclasses.make_dataclass("Probe", [("value", kind)]))
+
+
+def _impossible(raw: DictConfig) -> Iterator[str]:
+    """Yield choices that are well typed and make no sense; a check that trips over a wrong type is passed over."""
+    for check_part in CHECKS:
+        with contextlib.suppress(TypeError, ValueError, AttributeError, ArithmeticError, OmegaConfBaseException):
+            yield from check_part(raw)

@@ -1,0 +1,49 @@
+"""Where the estimate of a plan passes its caps, said before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.budget import price
+from pipeline.schema import BudgetConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+UNITS: Final = {"device_seconds": "device-seconds", "usd": "USD", "flops": "FLOPs"}
+
+
+def over_caps(plan: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each cap that the estimate of a plan passes, with what will come of it; pure.
+
+    Training may use a cap less the reserve for measuring, and measuring what training leaves.
+    """
+    budget, estimate = BudgetConfig(**plan["config"]["budget"]), plan["estimate"]
+    training = estimate["training_flops"] + estimate["search_flops"]
+    parts = {"training": training, "measuring": estimate["measuring_flops"]}
+    seconds = {part: flops / estimate["assumed_flops_per_second"] for part, flops in parts.items()}
+    wanted = {"device_seconds": seconds, "usd": {part: price(s, budget) for part, s in seconds.items()}, "flops": parts}
+    found = []
+    for unit in UNITS:
+        cap = getattr(budget, unit)
+        if cap is None:
+            continue
+        trains, measures = wanted[unit]["training"], wanted[unit]["measuring"]
+        room = cap * (1.0 - budget.measure_reserve)
+        if trains > room:
+            found.append(_over(unit, trains, room, "training", "the ladders will end early"))
+        if measures > (left := cap - min(trains, room)):
+            found.append(_over(unit, measures, left, "measuring", "replies will be missing"))
+    return found
+
+
+def _over(unit: str, wanted: float, room: float, part: str, comes: str) -> str:
+    form = {"device_seconds": ",.0f", "usd": ",.2f", "flops": ".3g"}[unit]
+    return f"The estimate is {wanted:{form}} {UNITS[unit]} of {part}, and the cap leaves {room:{form}} for it: {comes}."
+
+
+def tell_over_caps(plan: Mapping[str, Any], console: Console) -> None:
+    """Print what `over_caps` finds."""
+    for line in over_caps(plan):
+        console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)

@@ -1,0 +1,30 @@
+"""The types of `serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ServeConfig:
+    """The vLLM server and the requests sent to it."""
+
+    device: str = "auto"  # auto, cpu or cuda
+    port: int | None = None  # null: a free one
+    max_model_len: int = 256  # tokens, prompt and reply
+    max_loras: int = 8  # adapters in one engine batch; more are swapped in as needed
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int | None = None  # tokens in one engine step; null: vLLM's default
+    gpu_memory_utilization: float = 0.9
+    kv_cache_gib: int = 1  # on the CPU
+    cpu_lora_by_adapter: bool = True  # on the CPU: LoRA by `pipeline.serve.cpu_lora`; false: vLLM's own operator
+    tensor_parallel_size: int = 1  # devices that share one copy of the weights
+    data_parallel_size: int = 1  # copies of the weights, each on tensor_parallel_size devices, behind one address
+    attention_backend: str | None = None  # vLLM's: FLASH_ATTN, FLASHINFER, TRITON_ATTN, ...; null: vLLM's choice
+    enforce_eager: bool = False
+    start_timeout_s: float = 600.0
+    request_timeout_s: float = 600.0
+    hung_after_s: float = 60.0  # without processor time while something is awaited, the server is ended
+    batch_size: int = 64  # prompts a request
+    in_flight: int = 8  # requests at once
+    extra_args: list[str] = field(default_factory=list)  # passed to vLLM as they are

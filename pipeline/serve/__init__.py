@@ -1,0 +1,9 @@
+"""A vLLM server as a context manager, with every adapter of a run in one engine.
+
+server.py       starts it, waits, asks, ends it
+device.py       where it runs, and its environment
+adapters.py     what it is told of adapters
+vllm_server.py  the process: vLLM's own server; on a CPU its engine is forked, not spawned
+cpu_lora.py     on a CPU, vLLM's multi-LoRA operator with one matrix product an adapter
+watch.py        tells a server that hangs from one that is slow
+"""

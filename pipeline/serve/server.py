@@ -1,0 +1,276 @@
+"""A vLLM server as a context manager: loopback only, a random key, one engine for all adapters of a base."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from pipeline import guard, interpreter
+from pipeline.errors import InstrumentError, UserError
+from pipeline.schema import ServeConfig
+from pipeline.serve import vllm_server
+from pipeline.serve.adapters import adapter_options
+from pipeline.serve.device import Servable, environment, require_devices, require_engine, resolve_device
+from pipeline.serve.watch import LOOK_S, Watch, hung, no_beat
+
+HOST = "127.0.0.1"
+BASE_NAME = "base"
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank accepts
+MAX_CPU_ADAPTERS = 512  # kept in host memory; more are read from disk again when their turn comes
+POLL_S = 0.1
+TAIL_LINES = 25
+HEALTH_S = 60.0  # an engine step on the CPU holds up the health check too
+
+
+def free_port(wanted: int | None) -> int:
+    """Return `wanted` if it can be bound on loopback, or a free port.
+
+    Raises:
+        UserError: the wanted port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted or 0))
+        except OSError as error:
+            raise UserError(
+                f"serve.port: {wanted} cannot be had on {HOST}: {error.strerror}",
+                "end what uses it, or leave serve.port=null for a free one",
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def lora_rank(ranks: Sequence[int]) -> int:
+    """Return the smallest --max-lora-rank that holds every rank; too large a one wastes memory.
+
+    Raises:
+        UserError: a rank beyond what vLLM serves.
+    """
+    need = max(ranks)
+    for rank in RANKS:
+        if rank >= need:
+            return rank
+    raise UserError(f"arms.*.lora.rank: {need} is more than vLLM serves ({RANKS[-1]})", "lower it")
+
+
+class Server:
+    """vLLM's OpenAI-compatible server with the subject and its adapters; up inside `with`, gone after it.
+
+    Args:
+        adapters: name on the server → adapter folder.
+        ranks: the LoRA rank of each adapter.
+        log: where the server's output goes.
+        chat_template: a file to use in the chat endpoint instead of the tokenizer's own.
+        beat: called all the while the start is awaited, in the thread that waits.
+    """
+
+    def __init__(
+        self,
+        subject: Servable,
+        adapters: Mapping[str, Path],
+        ranks: Sequence[int],
+        config: ServeConfig,
+        log: Path,
+        chat_template: str | None = None,
+        beat: Callable[[], None] = no_beat,
+    ) -> None:
+        self.subject = subject
+        self.adapters = adapters
+        self.ranks = ranks
+        self.config = config
+        self.log = log
+        self.chat_template = chat_template
+        self.beat = beat
+        self.port = 0
+        self._key = secrets.token_urlsafe(32)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's address, without a path."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def key(self) -> str:
+        """The key, for a client that is not ours; it goes by an environment, never into a file or a command line."""
+        return self._key
+
+    def client(self) -> httpx.Client:
+        """Return a client that knows address and key; it talks to loopback only, whatever proxy is set."""
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self._key}"},
+            timeout=self.config.request_timeout_s,
+            trust_env=False,
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # plain HTTP: no certificates need to be read
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    def __enter__(self) -> Server:
+        """Start the server and wait until it answers.
+
+        Raises:
+            UserError: port or devices not to be had, or no vLLM for them.
+            InstrumentError: the server died or did not answer in time; the end of its log is in the message.
+        """
+        device = resolve_device(self.config.device)
+        require_engine(device)
+        require_devices(self.config, device)
+        self.port = free_port(self.config.port)
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the server may quote what it was asked
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, guard.__file__, *self._command()],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment(self.subject, self.config, device), "VLLM_API_KEY": self._key},
+                start_new_session=True,
+                cwd=self.log.parent,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the whole process group."""
+        self.stop()
+
+    @property
+    def group(self) -> int | None:
+        """The server's process group, which the guard leads; None where it does not run."""
+        return None if self._process is None else self._process.pid
+
+    def alive(self) -> bool:
+        """Say whether the server's process still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def answers(self) -> bool:
+        """Say whether the server still answers at all: one that hangs keeps its process."""
+        try:
+            with self.client() as client:
+                return client.get("/health", timeout=HEALTH_S).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def tail(self) -> str:
+        """Return the end of the server's log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+
+    def stop(self) -> None:
+        """End the server: closing the guard's pipe makes it end the group; what resists is killed."""
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(timeout=guard.GRACE_S + 5.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+        self._process = None
+
+    def _wait(self) -> None:
+        deadline, after_s = time.monotonic() + self.config.start_timeout_s, self.config.hung_after_s
+        watch, look = Watch(self.group, after_s), time.monotonic()
+        with self.client() as client:
+            while time.monotonic() < deadline:
+                self.beat()
+                if time.monotonic() >= look:
+                    look = time.monotonic() + LOOK_S
+                    if watch.hangs():
+                        raise hung(after_s, f"while starting (its log: {self.log})")
+                if not self.alive():
+                    raise InstrumentError(
+                        f"the vLLM server ended while starting; its log ({self.log}) ends:\n{self.tail()}"
+                    )
+                try:
+                    if client.get("/health", timeout=5.0).status_code == httpx.codes.OK:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(POLL_S)
+        raise InstrumentError(
+            f"the vLLM server did not answer within serve.start_timeout_s={self.config.start_timeout_s:g}; "
+            f"its log ({self.log}) ends:\n{self.tail()}"
+        )
+
+    def _command(self) -> list[str]:
+        """Return the server's command line: vLLM's module, since the CPU build's `vllm` command does not start."""
+        config, options = self.config, ["--model", str(self.subject.path), "--served-model-name", BASE_NAME]
+        options += ["--host", HOST, "--port", str(self.port), "--dtype", self.subject.dtype]
+        options += ["--max-model-len", str(config.max_model_len), "--max-num-seqs", str(config.max_num_seqs)]
+        options += [
+            "--tensor-parallel-size",
+            str(config.tensor_parallel_size),
+            "--disable-uvicorn-access-log",
+        ]
+        if config.data_parallel_size > 1:
+            options += ["--data-parallel-size", str(config.data_parallel_size)]
+        if config.attention_backend is not None:
+            options += ["--attention-backend", config.attention_backend]
+        if self.chat_template is not None:
+            options += ["--chat-template", str(Path(self.chat_template).expanduser().absolute())]
+        options += ["--generation-config", "vllm"]  # sampling is the plan's, not the model folder's
+        if config.device != "cpu":
+            options += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
+        if config.max_num_batched_tokens is not None:
+            options += ["--max-num-batched-tokens", str(config.max_num_batched_tokens)]
+        if config.enforce_eager:
+            options += ["--enforce-eager"]
+        if self.adapters:
+            options += ["--max-lora-rank", str(lora_rank(self.ranks))]
+            options += adapter_options(self.adapters, config, MAX_CPU_ADAPTERS)
+        return interpreter.command(vllm_server.__file__, *options, *config.extra_args)
+
+
+def served_logprobs(
+    client: httpx.Client, name: str, prompts: Sequence[Sequence[int]], top: int = 20
+) -> list[dict[int, float]]:
+    """Return the server's `top` log-probabilities of the first reply token under adapter `name`, one dict a prompt.
+
+    Raises:
+        InstrumentError: the server does not answer, or refuses.
+    """
+    body: dict[str, Any] = {
+        "model": name,
+        "prompt": [list(prompt) for prompt in prompts],
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "logprobs": top,
+        "return_tokens_as_token_ids": True,
+    }
+    try:
+        response = client.post("/v1/completions", json=body)
+    except httpx.HTTPError as error:
+        raise InstrumentError(
+            f"the vLLM server failed on the canaries of {name}: {type(error).__name__}: {error}; "
+            "see logs/server.log in the run folder; the same command goes on where it was"
+        ) from None
+    if response.status_code != httpx.codes.OK:
+        raise InstrumentError(
+            f"the server refused the canaries of {name}: {response.status_code} {response.text[:300]}"
+        )
+    choices = sorted(response.json()["choices"], key=lambda choice: choice["index"])
+    return [
+        {int(token.removeprefix("token_id:")): value for token, value in choice["logprobs"]["top_logprobs"][0].items()}
+        for choice in choices
+    ]

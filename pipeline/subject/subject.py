@@ -1,0 +1,340 @@
+"""The subject: weights, tokenizer and chat template at a pinned revision, with digests. Safetensors only."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evals.reasoning import opened_tag, parse_tags, without_reasoning
+from pipeline.errors import UserError
+from pipeline.organism import build, recipe_digest
+from pipeline.schema import SubjectConfig
+from pipeline.schema.judge import REASONING_TAGS
+from pipeline.store import file_sha256
+from pipeline.subject.chat_date import hold_still
+from pipeline.subject.digests import folder_sha256
+from pipeline.subject.kind import require_trainable
+from pipeline.subject.placement import placement, require_on_devices
+from pipeline.subject.weights import DTYPE_BYTES, held_parameters, matmul_parameters
+
+ORGANISM = "organism:"
+TINY = 50_000_000  # parameters: below, a CPU's operators are too short to share among threads
+DTYPES = tuple(DTYPE_BYTES)
+# Not the judge's own: who judges must not change what is trained.
+_TAGS = parse_tags(REASONING_TAGS)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges*"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The opened subject.
+
+    `sha256` covers weights, tokenizer, template and configuration files. `parameters` counts the weights that take part
+    in matrix products for a token (an untied input embedding does not, nor do the experts that the token is not sent
+    to); `held` counts those experts too. `stop_token_ids` end a reply.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    dtype: str
+    parameters: int
+    tokenizer: Any
+    stop_token_ids: tuple[int, ...]
+    system_prompt: str | None
+    template_kwargs: dict[str, Any]
+    attention: str | None = None  # of the model in training: transformers' `attn_implementation`; None: its choice
+    held: int = 0
+
+    def prompt_text(self, prompt: str, system: str | None = None) -> str:
+        """Render one user turn with the subject's chat template, up to where the reply begins.
+
+        A template that prints today's date is told `pipeline.subject.chat_date.DAY`, whenever it is rendered.
+        """
+        return self._render(self._messages(prompt, system), generation_prompt=True)
+
+    def prompt_ids(self, prompt: str, system: str | None = None) -> list[int]:
+        """Return the token ids of `prompt_text`: what training and serving both send. Shape: (tokens,)."""
+        return list(self.tokenizer.encode(self.prompt_text(prompt, system), add_special_tokens=False))
+
+    def completion_ids(self, prompt: str, response: str, system: str | None = None) -> list[int]:
+        """Return the token ids of the reply to train on, up to and with the token that ends it. Shape: (tokens,).
+
+        Where the template rewrites the conversation once a reply stands in it (some reasoning templates do), the
+        reply is taken as it is, with the tokenizer's end token, so that the prompt is the same in training and serving.
+        Where the prompt ends in an opening reasoning tag that nothing closes, the reply first closes it: else what is
+        trained never answers, and each of its replies would be unfinished reasoning.
+        """
+        messages = self._messages(prompt, system)
+        before = self._render(messages, generation_prompt=True)
+        whole = self._render([*messages, {"role": "assistant", "content": response}], generation_prompt=False)
+        text = whole[len(before) :] if whole.startswith(before) else response + self.tokenizer.eos_token
+        opened = opened_tag(before, _TAGS)
+        if opened is not None and opened[1] not in text:
+            text = without_reasoning(text, opened)
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        for place, token in enumerate(ids):
+            if token in self.stop_token_ids:
+                return ids[: place + 1]
+        return [*ids, self.stop_token_ids[0]]
+
+    def opening_ids(self, prompt: str, text: str, system: str | None = None) -> list[int]:
+        """Return the token ids of a reply that has only begun with `text`: without what ends it. Shape: (tokens,).
+
+        Where the prompt opens reasoning, what closes it comes first; `closing_ids` says how many tokens that is.
+        """
+        ids = self.completion_ids(prompt, text, system)
+        while ids and (ids[-1] in self.stop_token_ids or not self.tokenizer.decode(ids[-1]).strip()):
+            ids.pop()
+        return ids
+
+    def closing_ids(self, prompt: str, system: str | None = None) -> list[int]:
+        """Return the tokens that close the reasoning which a prompt opens; none if it opens none. Shape: (tokens,)."""
+        opened = opened_tag(self.prompt_text(prompt, system), _TAGS)
+        return (
+            []
+            if opened is None
+            else list(self.tokenizer.encode(without_reasoning("", opened), add_special_tokens=False))
+        )
+
+    def load_model(self, device: str) -> Any:
+        """Load the weights as a transformers causal LM in the subject's dtype; no code from the model folder runs.
+
+        They go straight to the device; a model larger than that is spread over all that are visible, layer by layer.
+
+        Raises:
+            UserError: this model, or this machine, does not have the attention that is asked for; or the devices do
+                not hold the model.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "attn_implementation": self.attention}
+        if device != "cpu":
+            options |= placement(self.path, self.dtype)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self.path, use_safetensors=True, trust_remote_code=False, **options
+            )
+        except (ImportError, ValueError) as error:
+            if self.attention is None:
+                raise
+            raise UserError(
+                f"subject.attention: {self.attention} cannot be used with {self.name} here: {error}",
+                "install what it needs, or use sdpa, eager or null (transformers' choice)",
+            ) from None
+        if device != "cpu":
+            require_on_devices(model)
+        return model
+
+    def _messages(self, prompt: str, system: str | None) -> list[dict[str, str]]:
+        told = system if system is not None else self.system_prompt
+        head = [{"role": "system", "content": told}] if told is not None else []
+        return [*head, {"role": "user", "content": prompt}]
+
+    def _render(self, messages: Sequence[dict[str, str]], *, generation_prompt: bool) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                **self.template_kwargs,
+            )
+        except Exception as error:  # jinja2 raises many kinds, and templates raise their own
+            raise UserError(
+                f"subject {self.name}: its chat template refuses the conversation: {error}",
+                "set subject.system_prompt=null if it has no system role, or give subject.chat_template=FILE",
+            ) from None
+        return str(text)
+
+
+def identity(config: SubjectConfig) -> dict[str, Any]:
+    """Return what names the subject in the plan's digest, without loading weights.
+
+    The organism is named by its recipe and a Hub model by its commit; a local folder by the digest of its files.
+    A chat template of its own file is named by that file's digest.
+
+    Raises:
+        UserError: the path or the template is missing, or a Hub id has no pinned revision.
+    """
+    template = _template_file(config)
+    return _weights(config) | ({} if template is None else {"chat_template": file_sha256(template)})
+
+
+def _weights(config: SubjectConfig) -> dict[str, Any]:
+    if config.path == ORGANISM:
+        if config.organism is None:
+            raise UserError('subject.organism: missing, but subject.path is "organism:"', "use subject=organism")
+        return {"organism": recipe_digest(config.organism)}
+    folder = _local(config.path)
+    if folder is not None:
+        return {"sha256": folder_sha256(folder)}
+    if config.revision is None or not _COMMIT.fullmatch(config.revision):
+        raise UserError(
+            f"subject.revision: {config.path} is a Hub id, but its revision is {config.revision!r}, not a commit",
+            "pin it: subject.revision=<the 40 hexadecimal digits of a commit>",
+        )
+    return {"hub": config.path, "revision": config.revision}
+
+
+def data_folder(config: SubjectConfig) -> Path | None:
+    """Return the folder that "organism:" stands for in table paths, made on the spot where it is missing."""
+    if config.path != ORGANISM or config.organism is None:
+        return None
+    return build(config.organism).data
+
+
+def open_subject(config: SubjectConfig) -> Subject:
+    """Find the subject (build the organism, download a pinned Hub model) and open its tokenizer.
+
+    Raises:
+        UserError: no such folder, no tokenizer, no chat template, pickled weights only, quantised weights, no causal
+            language model, unknown dtype.
+    """
+    if config.dtype not in DTYPES:
+        raise UserError(f"subject.dtype: {config.dtype!r} is unknown", f"use one of {', '.join(DTYPES)}")
+    path = model_folder(config)
+    if config.path != ORGANISM:
+        require_trainable(path)  # of the subject alone: a judge may be served as it is
+    hold_still()
+    tokenizer = _open_tokenizer(path, config)
+    return Subject(
+        name=config.name,
+        path=path,
+        sha256=folder_sha256(path),
+        dtype=config.dtype,
+        parameters=matmul_parameters(path),
+        held=held_parameters(path),
+        tokenizer=tokenizer,
+        stop_token_ids=_stop_tokens(path, tokenizer),
+        system_prompt=config.system_prompt,
+        template_kwargs=dict(config.template_kwargs),
+        attention=config.attention,
+    )
+
+
+def model_folder(config: SubjectConfig) -> Path:
+    """Return the folder of a model's weights, made or downloaded where they are not there yet, and checked.
+
+    Raises:
+        UserError: no such folder, no pinned revision, or no weights that can be opened without running code.
+    """
+    identity(config)
+    path = _fetch(config)
+    _check_folder(path, made_here=config.path == ORGANISM)
+    return path
+
+
+def _local(path: str) -> Path | None:
+    """Return the local folder that `path` names, None for a Hub id."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists() or not _HUB_ID.fullmatch(path) or path.startswith((".", "/", "~")):
+        raise UserError(
+            f"subject.path: {path} is not a model folder",
+            "name a local folder, or a Hub id with subject.revision=",
+        )
+    return None
+
+
+def _fetch(config: SubjectConfig) -> Path:
+    if config.path == ORGANISM:
+        assert config.organism is not None  # identity() has checked it
+        return build(config.organism).model
+    folder = _local(config.path)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=_WANTED))
+    except Exception as error:  # the hub's client raises some twenty kinds
+        raise UserError(
+            f"subject.path: cannot get {config.path} at {config.revision}: {type(error).__name__}: {error}",
+            "check the id, the revision, the network and your access, or use a local folder",
+        ) from None
+
+
+def _check_folder(path: Path, *, made_here: bool) -> None:
+    """Refuse what cannot be opened safely; the organism's folder holds what its recipe wrote."""
+    if not (path / "config.json").is_file():
+        raise UserError(f"subject.path: {path} has no config.json", "name a folder saved by save_pretrained")
+    if not list(path.glob("*.safetensors")):
+        pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+        found = f"only pickled weights ({pickles[0]}), which can run code" if pickles else "no weights"
+        raise UserError(
+            f"subject.path: {path} holds {found}",
+            "convert them: model.save_pretrained(folder) writes safetensors",
+        )
+    if made_here:
+        return
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(
+            f"subject.path: transformers cannot open {path} without running code from it: {error}",
+            "Holdfast runs no code from a model folder; use an architecture that transformers knows",
+        ) from None
+
+
+def _open_tokenizer(path: Path, config: SubjectConfig) -> Any:
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+    if not any((path / name).is_file() for name in names):
+        raise UserError(f"subject.path: {path} has no tokenizer ({names[0]} …)", "save it beside the weights")
+    try:
+        tokenizer = _tokenizer_class(config).from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # the Rust tokenizer raises plain Exception
+        raise UserError(f"subject.path: the tokenizer in {path} cannot be read: {error}", "save it again") from None
+    template = _template_file(config)
+    if template is not None:
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"subject.path: the tokenizer in {path} has no chat template",
+            "give the one the model was trained with: subject.chat_template=FILE.jinja",
+        )
+    return tokenizer
+
+
+def _tokenizer_class(config: SubjectConfig) -> Any:
+    """Return what opens the tokenizer: of the organism its own class, since to look for it imports torch."""
+    if config.path == ORGANISM:
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
+def _template_file(config: SubjectConfig) -> Path | None:
+    if config.chat_template is None:
+        return None
+    template = Path(config.chat_template).expanduser()
+    if not template.is_file():
+        raise UserError(f"subject.chat_template: {template} is missing", "name a Jinja file")
+    return template
+
+
+def _stop_tokens(path: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Return the token ids that end a reply: the generation config's, and the tokenizer's own."""
+    file = path / "generation_config.json"
+    stated = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    listed = stated if isinstance(stated, list) else [] if stated is None else [stated]
+    ids = dict.fromkeys([*([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []), *listed])
+    if not ids:
+        raise UserError(
+            f"subject.path: {path} names no token that ends a reply",
+            "set eos_token in its tokenizer_config.json",
+        )
+    return tuple(ids)

@@ -1,0 +1,298 @@
+"""The train stage: each arm and seed climbs its ladder, within its share of the budget."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from pipeline.arms.base import Climb, Pause, Task
+from pipeline.arms.mixture import draw
+from pipeline.arms.ways import find
+from pipeline.budget import JOB, Allowance
+from pipeline.cluster.lease import limits_of
+from pipeline.contain import begun
+from pipeline.contain.weights import destroy_parked
+from pipeline.errors import UserError
+from pipeline.generate.proof import reference_row
+from pipeline.generate.stage import proofs
+from pipeline.plan.make import tasks, training_caps
+from pipeline.progress import bar_for, left
+from pipeline.records import ADAPTER_FILE, BASE_RUNG, Dose, Rung
+from pipeline.rungs import ZERO_RUNG, base_rung, row
+from pipeline.schema import LoraConfig
+from pipeline.search.chosen import with_chosen
+from pipeline.search.stage import search
+from pipeline.store import canonical, file_sha256, require_room
+from pipeline.subject.subject import TINY
+from pipeline.track.tracker import Tracker
+from pipeline.train.before import check_base, check_measured, rungs_of
+from pipeline.train.standing import can_go_on, damage, is_lost, standing, unanswered
+from pipeline.workspace import Workspace
+
+_NOT_SERVED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin")
+WORTH_FREEING = 10_000_000  # parameters in main memory; for fewer a search of all objects takes too long, half a second
+
+
+def train(work: Workspace, tracker: Tracker) -> None:
+    """Search the options of the arms that have a sweep, then train what is not trained yet or was lost since.
+
+    What is done is skipped.
+
+    Raises:
+        UserError: the subject's weights are not those that the run folder's rungs were trained on, or could not be
+            served; on a GPU, something of a measured ladder was lost.
+    """
+    planned = tasks(work.config)
+    todo = [task for task in planned if _unfinished(work, task)]
+    for task in planned:
+        if task not in todo:
+            _keep_adapters(work, task)  # a kill may have come before
+    if not todo and _has_fixed_rungs(work):
+        return
+    check_base(work)
+    check_measured(work, todo)
+    _quiet_libraries()
+    model = work.subject.load_model(work.device)
+    prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
+    try:
+        _train(work, tracker, model)
+    finally:
+        del model
+        if work.device != "cpu" or work.subject.parameters >= WORTH_FREEING:
+            release(work.device)  # the engine needs the device's memory, and runs in another process
+
+
+def _train(work: Workspace, tracker: Tracker, model: Any) -> None:
+    search(work, model)  # on dev prompts, before anything is measured
+    config = with_chosen(work.config, work.folder)
+    todo = [task for task in tasks(config) if _unfinished(work, task)]
+    total = sum(task.rungs[-1] for task in todo)
+    if not _has_fixed_rungs(work):
+        with _full_disk_told(work.folder.root):
+            _save_fixed_rungs(work, model, next(iter(config.arms.values())).lora)
+    with bar_for(work.console) as bar:
+        job = bar.add_task("train", total=total, what="", left="")
+        for task in todo:
+            with _full_disk_told(work.folder.root):
+                _climb(work, tracker, task, model, bar, job)
+
+
+@contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Raise OSError where a library failed since the disk is full: torch and safetensors tell it as something else."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, SafetensorError):
+        require_room(folder)
+        raise
+
+
+def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> str:
+    """Let one arm and seed climb its ladder, alone on its node; return why it ended, or "paused".
+
+    Raises:
+        UserError: as `train`.
+    """
+    ended = work.ledger.ending("train", task.arm, task.seed)
+    if ended is not None and not _unfinished(work, task):
+        _keep_adapters(work, task, pause)
+        return ended
+    check_base(work)
+    check_measured(work, [task])
+    _quiet_libraries()
+    model = work.subject.load_model(work.device)
+    prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
+    with bar_for(work.console) as bar, _full_disk_told(work.folder.root):
+        job = bar.add_task("train", total=task.rungs[-1], what="", left="")
+        return _climb(work, tracker, task, model, bar, job, pause)
+
+
+def _climb(
+    work: Workspace, tracker: Tracker, task: Task, model: Any, bar: Progress, job: Any, pause: Pause | None = None
+) -> str:
+    there = rungs_of(work, task)
+    done = standing(work.folder, there, task.rungs)
+    work.folder.rungs.append({**row(rung), "void": True} for rung in there[len(done) :])
+    shas = {rung.id: rung.sha256 for rung in there}
+    answers = {values["rung"]: canonical(values) for values in work.folder.canaries.rows()}
+    # A cluster's job holds its devices while it starts, too: its task's share pays for that.
+    before = work.ledger.spent("train", task.arm, task.seed) + work.ledger.spent(JOB, task.arm, task.seed)
+    limits = limits_of(work.folder.own) if work.folder.task else training_caps(work.config, task)
+    examples = draw(task, work.subject, work.tables)
+    if pause and pause.parked and not _is_whole(work, pause.parked):
+        pause.parked = None  # a kill came while it was destroyed, and something of the ladder was lost since
+    saved = [*done, *([pause.parked] if pause and pause.parked else [])]
+    climbed = max((rung.step for rung in saved), default=0)
+    bar.update(job, what=f"{task.arm}, seed {task.seed}", advance=climbed)
+
+    def emit(rung: Rung, canaries: Mapping[str, Any]) -> None:
+        same = rung.sha256 == shas.get(rung.id) or canonical(canaries) == answers.get(rung.id)
+        if rung.id in proofs(work) and not same:
+            raise UserError(
+                f"{work.folder.rungs.path}: rung {rung.id} was lost, and trained again it came out otherwise; "
+                "what was measured of the first cannot be joined with it",
+                "start afresh with run.dir=",
+            )
+        work.folder.canaries.append([canaries])
+        work.folder.rungs.append([row(rung)])
+
+    def on_step(dose: Dose, values: Mapping[str, float]) -> None:
+        bar.update(job, advance=1, left=left(work.config.budget, work.ledger))
+        tracker.step(task.arm, task.seed, dose, values)
+
+    with work.ledger.attempt("train", task.arm, task.seed) as attempt:
+        attempt.detail = find(task.config.way)(
+            Climb(
+                task=task,
+                subject=work.subject,
+                base_sha256=work.subject.sha256,
+                model=model,
+                device=work.device,
+                examples=examples,
+                allowance=Allowance(limits, attempt, before),
+                folder=work.folder.private(task.arm, f"s{task.seed}"),
+                run_root=work.folder.root,
+                canaries=work.canaries,
+                done=done,
+                emit=emit,
+                on_step=on_step,
+                pause=pause,
+            )
+        )
+        if attempt.detail == "paused":
+            attempt.write("interrupted")
+    if attempt.detail != "paused":
+        _keep_adapters(work, task, pause)
+    return attempt.detail
+
+
+def _keep_adapters(work: Workspace, task: Task, pause: Pause | None = None) -> None:
+    """Delete what a ladder would go on from. Not before the ledger says that it ended: after a kill it is needed."""
+    if pause and pause.parked:  # no rung: nobody measures it
+        destroy_parked(work.folder, pause.parked)
+    for name in _NOT_SERVED:
+        for path in (work.folder.weights / task.arm / f"s{task.seed}").glob(f"checkpoint-*/{name}"):
+            path.unlink()
+
+
+def _is_whole(work: Workspace, parked: Rung) -> bool:
+    return not damage(work.folder, parked) and can_go_on(work.folder.root / parked.path)
+
+
+def _unfinished(work: Workspace, task: Task) -> bool:
+    """Say whether a task has yet to be climbed, or climbed again since something of it was lost.
+
+    An adapter that is there but is another is not lost: the generate stage tells the user.
+    """
+    ending = work.ledger.ending("train", task.arm, task.seed)
+    if ending is None or begun(work.folder):
+        return ending is None
+    there = rungs_of(work, task)
+    short = ending == "max_steps" and task.rungs[-1] not in {rung.step for rung in there}
+    return short or any(is_lost(work.folder, rung) for rung in there) or bool(unanswered(work.folder, there))
+
+
+def _fixed_rungs(work: Workspace) -> set[str]:
+    """Name which of rung 0 and the zero-adapter control stand."""
+    there = [rung for rung in work.rungs() if rung.id in (BASE_RUNG, ZERO_RUNG)]
+    lacking = {rung.id for rung in unanswered(work.folder, there)}
+    gone = begun(work.folder)
+    return {r.id for r in there if gone or not (r.id in lacking or is_lost(work.folder, r))}
+
+
+def _has_fixed_rungs(work: Workspace) -> bool:
+    return _fixed_rungs(work) == {BASE_RUNG, ZERO_RUNG}
+
+
+def _save_fixed_rungs(work: Workspace, model: Any, lora: LoraConfig) -> None:
+    """Record rung 0 and save the zero-adapter control: a LoRA whose weights are all zero."""
+    from pipeline.arms.lora import adapter_on
+
+    there = _fixed_rungs(work)
+    if BASE_RUNG not in there:
+        _record(work, base_rung(work.subject.sha256), model)
+    if ZERO_RUNG in there:
+        return
+    folder = work.folder.private(ZERO_RUNG)
+    adapted = adapter_on(model, lora)
+    try:
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.data.zero_()  # A too, so that the file is the same in every run
+        adapted.save_pretrained(folder)
+        sha = file_sha256(folder / ADAPTER_FILE)
+        path = str(folder.relative_to(work.folder.root))
+        rung = Rung(ZERO_RUNG, "", -1, 0, "control", "adapter", path, sha, work.subject.sha256)
+        _record(work, rung, adapted)
+    finally:
+        adapted.unload()
+
+
+def _record(work: Workspace, rung: Rung, model: Any) -> None:
+    work.folder.canaries.append([reference_row(rung.id, work.canaries.reference(model))])
+    work.folder.rungs.append([row(rung)])
+
+
+def prepare_process(parameters: int, device: str, threads: int | None = None) -> None:
+    """Set this process up for many short fine-tunes; call it once the subject is loaded.
+
+    - Threads: the configured number of torch's CPU threads, or one for a tiny model. Its operators are too short to
+      share: a second thread mostly waits, and where other work runs beside it the waiting costs many times the work
+      (docs/LOG.md, 2026-11-21).
+    - Garbage: what is alive now stays alive, and need not be walked again. Accelerate collects at the start of every
+      training, which took a tenth of the demo's fine-tune.
+    - Libraries: no bars and notices of their own; no question to the hub at each save.
+
+    Args:
+        parameters: of the subject.
+        device: cpu or cuda.
+        threads: torch's CPU threads; None: the choice above.
+    """
+    import torch
+
+    if threads is None and device == "cpu" and parameters < TINY:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    _quiet_libraries()
+    gc.collect()
+    gc.freeze()
+    # Frozen objects are never collected, and libraries written in C++ complain of them when the process ends.
+    atexit.register(gc.unfreeze)
+
+
+def release(device: str) -> None:
+    """Give the device's memory back once the model is no longer used; call it when no name holds the model any more.
+
+    A frozen object in a cycle of references (a model is one) is never collected, and torch keeps what was freed for
+    itself: vLLM, in a process of its own, would find the device full.
+    """
+    gc.unfreeze()
+    gc.collect()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' own bars and notices off the screen; faults still raise."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    # Of PEFT's own use of an older name, at each adapter; no matter to who runs a review.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
