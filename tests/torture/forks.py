@@ -40,7 +40,10 @@ STAGES = tuple(stage for _, _, stage in SEAMS)
 MARK = "HOLDFAST_TORTURE"  # in the environment of the command and all it starts: finds what outlives it
 WRITES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate")
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "polars", "plotly", "scipy.stats", "statsmodels.api")
-OURS = ("train", "measure", "score", "conclude", "arms.lora", "workspace", "report", "gate", "protocol", "track")
+OURS = (
+    *("train.stage", "generate.stage", "score", "conclude", "arms.lora", "workspace", "report", "gate"),
+    *("plan.shown", "track.tracker"),
+)
 
 Setup = Callable[["Inside"], None]
 
