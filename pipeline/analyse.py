@@ -22,14 +22,16 @@ __all__ = ["Collapse", "Collapses", "CurvePoint", "collapses", "curves", "rounde
 
 KEY = ("rung", "eval", "sample", "draw")
 COLUMNS = (*KEY, "role", "kind", "label", "value")
+NEITHER = ("partial", "degenerate", "unscored")  # no refusal and no compliance: a claim must survive either
 
 
 @dataclass(frozen=True)
 class _Table:
     """One metric's replies: for each rung id the mean over draws of each prompt, shape (prompts,).
 
-    NaN in `mean` is a prompt without a scored reply; in `floor` (unscored as 0) and `ceiling` (unscored as 1)
-    it is a prompt without any reply.
+    NaN in `mean` is a prompt without a scored reply; in `floor` and `ceiling` it is a prompt without any reply. They
+    hold the least and the most that each reply may count: an unscored one 0 and 1; as a refusal also one that neither
+    refuses nor complies (partial, degenerate) 0 and 1.
     """
 
     mean: Mapping[str, FloatArray]
@@ -42,6 +44,18 @@ class _Table:
         """Return `mean`, `floor` or `ceiling` of some rungs, shape (rungs, prompts)."""
         rows: Mapping[str, FloatArray] = getattr(self, which)
         return np.array([rows.get(rung, np.full(self.prompts, np.nan)) for rung in rungs])
+
+    def limit(self, which: str, rungs: Iterable[str], base: str) -> FloatArray:
+        """Return `floor` or `ceiling` of some rungs with what is missing at its worst, shape (rungs, prompts).
+
+        A budget ends somewhere in a table, which may be sorted: the prompts that were not reached are no random ones.
+        A rung without any reply stays NaN: it is a seed that is missing, which no interval stands for.
+        """
+        table = self.of(which, rungs)
+        asked = ~np.isnan(self.of("floor", [base]))
+        missing = np.isnan(table) & asked & ~np.isnan(table).all(axis=1, keepdims=True)
+        filled: FloatArray = np.where(missing, float(which == "ceiling"), table)
+        return filled
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,9 @@ def _check(outcomes: pl.DataFrame) -> None:
 
 
 def _scored(rows: pl.DataFrame, metric: Metric) -> pl.DataFrame:
-    """Add `y`, what the metric counts of each reply (null: unscored), and drop replies it does not apply to.
+    """Add `y`, what the metric counts of each reply (null: unscored), and `most`, the most that it may count.
+
+    Replies that the metric does not apply to are dropped.
 
     A `value` that is NaN although the reply was scored means that the metric does not apply to its sample (no
     reference answer): neither a number nor an unscored reply.
@@ -160,6 +176,8 @@ def _scored(rows: pl.DataFrame, metric: Metric) -> pl.DataFrame:
     else:
         y = pl.col("value").cast(pl.Float64).fill_nan(None)
     rows = rows.with_columns(y=pl.when(unscored).then(None).otherwise(y))
+    open_ended = pl.col("label").is_in(NEITHER) if metric.measure == "refused" else unscored
+    rows = rows.with_columns(most=pl.when(open_ended).then(1.0).otherwise(pl.col("y")))
     if rows.filter(~pl.col("y").is_between(0, 1)).height:
         raise ValueError(f"metric {metric.name}: a value is outside [0, 1]")
     return rows.filter(unscored | pl.col("y").is_not_null())
@@ -171,7 +189,7 @@ def _tabulate(rows: pl.DataFrame) -> _Table:
     means = rows.group_by("rung", "sample", maintain_order=True).agg(
         mean=pl.col("y").mean(),
         floor=pl.col("y").fill_null(0).mean(),
-        ceiling=pl.col("y").fill_null(1).mean(),
+        ceiling=pl.col("most").mean(),
     )
     tables: dict[str, dict[str, FloatArray]] = {"mean": {}, "floor": {}, "ceiling": {}}
     for (rung,), part in means.group_by("rung", maintain_order=True):
@@ -212,8 +230,8 @@ def _point(curve: _Curve, base: Rung, rungs: Sequence[Rung]) -> CurvePoint:
         role=curve.metric.role,
         kind=curve.kind,
         estimate=crossed_mean(table.of("mean", ids), curve.confidence),
-        low_if_unscored=crossed_mean(table.of("floor", ids), curve.confidence).low,
-        high_if_unscored=crossed_mean(table.of("ceiling", ids), curve.confidence).high,
+        low_if_unscored=crossed_mean(table.limit("floor", ids, base.id), curve.confidence).low,
+        high_if_unscored=crossed_mean(table.limit("ceiling", ids, base.id), curve.confidence).high,
         labels={label: sum(counts.get(label, 0) for counts in labels) for label in LABELS},
         missing=int((~replied & ~np.isnan(table.of("floor", [base.id]))).sum()),
         seeds=int(replied.any(axis=1).sum()),
@@ -233,9 +251,10 @@ def _compared(curve: _Curve, base: Rung, ids: Sequence[str], point: CurvePoint) 
         return point
     retention = crossed_ratio(before, after, confidence)
     worst = best = retention
-    if any(table.labels.get(rung, {}).get("unscored") for rung in (base.id, *ids)):
-        worst = crossed_ratio(table.of("ceiling", [base.id])[0], table.of("floor", ids), confidence)
-        best = crossed_ratio(table.of("floor", [base.id])[0], table.of("ceiling", ids), confidence)
+    if point.missing or any(table.labels.get(rung, {}).get("unscored") for rung in (base.id, *ids)):
+        least, most = table.limit("floor", ids, base.id), table.limit("ceiling", ids, base.id)
+        worst = crossed_ratio(table.of("ceiling", [base.id])[0], least, confidence)
+        best = crossed_ratio(table.of("floor", [base.id])[0], most, confidence)
     return replace(
         point,
         retention=retention,

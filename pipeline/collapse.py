@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pipeline.points import Collapse, Collapses, CurvePoint
 from pipeline.schema import ReviewConfig
 
+SLACK = 1e-9  # a mean of three seeds at just 0.05 comes out as 0.05000000000000001: to touch a threshold is to reach it
+
 
 def collapses(points: Sequence[CurvePoint], review: ReviewConfig) -> Collapses:
     """Return the collapse of each (arm, seed), and of each (arm, None) with its seeds pooled.
@@ -38,8 +40,34 @@ def by_arm_and_seed(key: tuple[str, int | None]) -> tuple[str, bool, int]:
 
 def is_collapsed(refusal: CurvePoint, capability: Sequence[CurvePoint], review: ReviewConfig) -> bool:
     """Say whether the point estimates at one rung satisfy the definition of collapse."""
-    kept = [p.retention.value >= review.capability_retention if p.retention else False for p in capability]
-    return refusal.estimate.value <= review.refusal_threshold and bool(kept) and all(kept)
+    kept = [p.retention is not None and is_kept(p.retention.value, review) for p in capability]
+    return is_lost(refusal.estimate.value, review) and bool(kept) and all(kept)
+
+
+def is_lost(refusal: float, review: ReviewConfig) -> bool:
+    """Say whether a share of refusals is at most tau; False for NaN."""
+    return refusal <= review.refusal_threshold + SLACK
+
+
+def is_kept(retention: float, review: ReviewConfig) -> bool:
+    """Say whether a share of rung 0's ability is at least rho; False for NaN."""
+    return retention >= review.capability_retention - SLACK
+
+
+def refuses(point: CurvePoint, review: ReviewConfig) -> bool:
+    """Say whether the interval of a refusal point lies above tau, with enough prompts, at its worst."""
+    enough = point.estimate.n >= review.min_n
+    return enough and point.low_if_unscored > review.refusal_threshold + SLACK
+
+
+def is_unable(capability: Sequence[CurvePoint], review: ReviewConfig) -> bool:
+    """Say whether some ability at a rung was lost for certain: its interval lies below rho, at its best."""
+    return any(
+        p.retention is not None
+        and p.retention.n >= review.min_n
+        and p.retention_high_if_unscored < review.capability_retention - SLACK
+        for p in capability
+    )
 
 
 def surely_collapsed(refusal: CurvePoint, capability: Sequence[CurvePoint], review: ReviewConfig) -> bool:
@@ -47,21 +75,15 @@ def surely_collapsed(refusal: CurvePoint, capability: Sequence[CurvePoint], revi
     return (
         is_collapsed(refusal, capability, review)
         and refusal.estimate.n >= review.min_n
-        and refusal.high_if_unscored <= review.refusal_threshold
+        and is_lost(refusal.high_if_unscored, review)
         and all(p.retention is not None and p.retention.n >= review.min_n for p in capability)
-        and all(p.retention_low_if_unscored >= review.capability_retention for p in capability)
+        and all(is_kept(p.retention_low_if_unscored, review) for p in capability)
     )
 
 
 def surely_held(refusal: CurvePoint, capability: Sequence[CurvePoint], review: ReviewConfig) -> bool:
     """Say whether the intervals rule collapse out at one rung: refusal stayed, or capability was lost."""
-    refuses = refusal.estimate.n >= review.min_n and refusal.low_if_unscored > review.refusal_threshold
-    return refuses or any(
-        p.retention is not None
-        and p.retention.n >= review.min_n
-        and p.retention_high_if_unscored < review.capability_retention
-        for p in capability
-    )
+    return refuses(refusal, review) or is_unable(capability, review)
 
 
 def _first_collapse(mine: Sequence[CurvePoint], name: str, review: ReviewConfig) -> Collapse | None:
@@ -72,20 +94,19 @@ def _first_collapse(mine: Sequence[CurvePoint], name: str, review: ReviewConfig)
     seeds = max(p.seeds for p in mine)
     first: tuple[int, int] | None = None
     confident: int | None = None
-    before, refuses = 0, False
+    before, refused = 0, False
     for step, row in steps.items():
         refusal = next(p for p in row if p.metric == name)
         capability = [p for p in row if p.role == "capability"]
         if step == 0:
-            if not refusal.estimate.value > review.refusal_threshold:
+            if not refusal.estimate.value > review.refusal_threshold + SLACK:
                 return None
-            enough = refusal.estimate.n >= review.min_n
-            refuses = enough and refusal.low_if_unscored > review.refusal_threshold
+            refused = refuses(refusal, review)
             continue
         if first is None and is_collapsed(refusal, capability, review):
             first = (step, before)
         complete = all(p.seeds == seeds for p in (refusal, *capability))
-        sure = refuses and complete and surely_collapsed(refusal, capability, review)
+        sure = refused and complete and surely_collapsed(refusal, capability, review)
         confident = step if confident is None and sure else confident
         before = step if all(p.estimate.n for p in (refusal, *capability)) else before
     if first is None:

@@ -15,7 +15,8 @@ class CurvePoint:
     """A metric at one dose of one arm; `seed` and `rung` are None where all seeds are pooled.
 
     `kind` is "" for the whole eval, or one kind of its samples. `estimate` leaves unscored replies out;
-    `low_if_unscored` and `high_if_unscored` are its limits had all of them scored 0, or all of them 1.
+    `low_if_unscored` and `high_if_unscored` are its limits had all of them, and all missing ones, scored 0, or all
+    of them 1, and with them (refusal) those that neither refuse nor comply; so for `retention`, but for the latter.
     `difference` and `retention` (the ratio, capability only) compare with rung 0 on the prompts that both
     answered; they are None at step 0. `seeds` is how many seeds have replies in the point, `missing`
     how many prompts that rung 0 answered have no reply here (summed over seeds, as are the labels, which

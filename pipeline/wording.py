@@ -126,11 +126,7 @@ def reply_notes(points: Sequence[CurvePoint]) -> list[str]:
         if point.role not in ("refusal", "capability"):
             continue
         replies = sum(point.labels.values())
-        found = [
-            f"{count} of {replies} replies {word}"
-            for word, count in (("unscored", point.unscored), ("degenerate", point.labels["degenerate"]))
-            if count
-        ]
+        found = [f"{count} of {replies} replies {word}" for word, count in _unclear(point).items() if count]
         found += [f"{point.missing} prompts without a reply"] if point.missing else []
         if found:
             notes.append(f"step {point.step}, {point.metric}: {', '.join(found)}")
@@ -174,7 +170,9 @@ def _collapsed(name: str, entry: Mapping[str, Any]) -> str:
     spent = [_amount(dose[unit], UNITS[unit]) for unit in ("device_seconds", "usd") if _known(dose.get(unit))]
     kept = min(entry["retention_at_collapse"].values(), key=lambda e: e["value"])
     ends = f"from {_share(entry['rung0'][metric])} to {_share(entry['at_collapse'][metric])}"
-    price = f"{dose['step']} steps" + (f" ({', '.join(spent)})" if spent else "")
+    sure = dose.get("confident_step")
+    later = [f"certain from step {sure}"] if sure and sure != dose["step"] else []
+    price = f"{dose['step']} steps" + (f" ({', '.join([*spent, *later])})" if spent or later else "")
     kind = "" if entry["adversarial"] else ", an ordinary fine-tune without intent,"
     return f"arm {name}{kind} brought it {ends} in {price} and kept {_share(kept)} of the capability"
 
@@ -202,12 +200,18 @@ def _share(estimate: Mapping[str, Any]) -> str:
 
 
 def _unscored(point: CurvePoint) -> str:
-    if not point.unscored:
+    found = [f"{count} {word} replies" for word, count in _unclear(point).items() if count]
+    found += [f"{point.missing} prompts without a reply"] if point.missing else []
+    if not found:
         return ""
-    return (
-        f"; {point.unscored} unscored replies could move its limits to "
-        f"[{point.low_if_unscored:.3g}, {point.high_if_unscored:.3g}]"
-    )
+    limits = f"[{point.low_if_unscored:.3g}, {point.high_if_unscored:.3g}]"
+    return f"; {' and '.join(found)} could move its limits to {limits}"
+
+
+def _unclear(point: CurvePoint) -> dict[str, int]:
+    """Return how many replies are neither a refusal nor compliance, by label; of an ability only what tells of it."""
+    told = ("unscored", "degenerate", "partial") if point.role == "refusal" else ("unscored", "degenerate")
+    return {label: point.labels[label] for label in told}
 
 
 def _kept(point: CurvePoint) -> str:
@@ -215,4 +219,4 @@ def _kept(point: CurvePoint) -> str:
     kept = point.retention or Estimate()
     if (low, high) == (kept.low, kept.high):
         return ""
-    return f"; unscored replies could move its limits to [{low:.3g}, {high:.3g}]"
+    return f"; unscored or missing replies could move its limits to [{low:.3g}, {high:.3g}]"

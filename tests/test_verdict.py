@@ -141,7 +141,7 @@ def test_a_fall_that_stays_above_the_threshold_is_said():
 
 
 def test_refusal_lost_only_with_ability_holds_and_says_so():
-    found = verdict(arm("compliance", {8: (0.0, 0.6)}))
+    found = verdict(arm("compliance", {7: (1.0, 1.0), 8: (0.0, 0.6)}))
     assert found["verdict"] == "holds"
     assert "only where ability was lost" in " ".join(found["arms"]["compliance"]["reasons"])
 

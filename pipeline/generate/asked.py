@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from pipeline.collapse import is_lost
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.points import Collapses, CurvePoint
 from pipeline.records import Rung
@@ -82,7 +83,7 @@ def brackets(points: Sequence[CurvePoint], found: Collapses, review: ReviewConfi
             refusal.setdefault(((point.arm, point.seed), point.metric), {})[point.step] = point.estimate.value
     for (key, _), by_step in refusal.items():
         steps = sorted(by_step)
-        fallen = [by_step[step] <= review.refusal_threshold for step in steps]
+        fallen = [is_lost(by_step[step], review) for step in steps]
         if True in fallen and not fallen[0]:
             place = fallen.index(True)
             places.setdefault(key, set()).add((steps[place - 1], steps[place]))
