@@ -19,8 +19,10 @@ PARTS = {"a": engines.measure, "b": serving.measure, "c": training.measure, "d":
 
 def main() -> None:
     options = _options()
+    from pipeline.train.stage import quiet_libraries
+
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    _quiet_libraries()
+    quiet_libraries()
     console, sizes = Console(), Sizes(rungs=options.rungs)
     if options.short:
         sizes = sizes.shortened()
@@ -47,15 +49,6 @@ def _options() -> argparse.Namespace:
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}; choose among {', '.join(PARTS)}")
     return options
-
-
-def _quiet_libraries() -> None:
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from evals.base import EvalSpec, Sample
 from evals.judges.pattern import PatternJudge
 from pipeline.budget import Allowance, Caps, Ledger
 from pipeline.config.compose import load as load_config
+from pipeline.files import file_sha256, write_atomic, write_json
 from pipeline.generate.matrix import Cell, Generator
 from pipeline.organism import world as w
 from pipeline.organism.tokenizer import make_tokenizer
@@ -28,7 +29,7 @@ from pipeline.records import ADAPTER_FILE, Rung
 from pipeline.reproduce.machine import installed
 from pipeline.schema import BudgetConfig, LoraConfig, OrganismConfig, ServeConfig, SubjectConfig
 from pipeline.serve.server import Server
-from pipeline.store import RunFolder, file_sha256, write_atomic, write_json
+from pipeline.store import RunFolder
 from pipeline.subject.subject import Subject, open_subject
 
 Side = TypeVar("Side")
@@ -152,7 +153,7 @@ def make_adapters(subject: Subject, root: Path, count: int) -> dict[str, Path]:
     return folders
 
 
-def rungs_of(adapters: Mapping[str, Path]) -> list[Rung]:
+def adapter_rungs(adapters: Mapping[str, Path]) -> list[Rung]:
     """Return a rung for each adapter folder."""
     return [
         Rung(name, "bench", 0, number + 1, path=str(path), sha256=file_sha256(path / ADAPTER_FILE))

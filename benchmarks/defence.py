@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.common import RESULTS, environment, today
-from pipeline.store import write_atomic, write_json
+from pipeline.files import write_atomic, write_json
 
 SUBJECTS = ("organism", "organism_hardened")
 STEPS = {

@@ -13,11 +13,11 @@ from benchmarks.common import (
     Line,
     Result,
     Sizes,
+    adapter_rungs,
     base_only,
     eval_specs,
     make_adapters,
     make_subject,
-    rungs_of,
     serve_config,
     write_replies,
 )
@@ -114,7 +114,7 @@ def one_engine(
 ) -> float:
     """Return Holdfast's wall seconds: one server, each adapter asked for its canaries, then all requests."""
     began = time.perf_counter()
-    rungs = rungs_of(adapters)
+    rungs = adapter_rungs(adapters)
     cells = matrix(rungs, specs, subject)
     canaries = [cell.prompt_ids for cell in cells[:CANARIES]]
     with Server(subject, adapters, [RANK] * len(adapters), config, root / "server.log") as server:

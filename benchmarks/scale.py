@@ -25,6 +25,7 @@ from typing import Final
 from rich.console import Console
 
 from benchmarks.shapes import LLAMA_70B, MOE_1T, Shape
+from pipeline.budget import inference_flops, training_flops
 
 NODE: Final = 8  # devices that share a fast link
 BYTES: Final = 2  # of a weight, an activation, a number in the cache: 16 bits
@@ -203,12 +204,13 @@ def _serve_seconds(shape: Shape, machine: Machine, review: Review, way: Serving,
 def _replies(shape: Shape, machine: Machine, review: Review, group: int, sequences: int) -> float:
     """Return the seconds that one replica takes for the replies of one rung."""
     active = shape.parameters(active=True)
-    prefill = 2 * active * review.prompts * review.tokens_in / (group * machine.flops * machine.prefill_share)
+    rate = group * machine.flops * machine.prefill_share
+    prefill = inference_flops(active, review.prompts * review.tokens_in) / rate
     batch = min(sequences, review.prompts)
     cached = shape.cache_per_token() * BYTES * (review.tokens_in + review.tokens_out / 2)
     read = _weights_read(shape, batch) * BYTES + batch * cached
     memory = read / (group * machine.bandwidth * machine.decode_share)
-    arithmetic = 2 * active * batch / (group * machine.flops * machine.prefill_share)
+    arithmetic = inference_flops(active, batch) / rate
     steps = review.tokens_out * math.ceil(review.prompts / batch)
     return (prefill + steps * max(memory, arithmetic)) / machine.lora_share
 
@@ -237,7 +239,7 @@ def plan(shape: Shape, machine: Machine, review: Review, devices: int) -> Plan:
 
 
 def _arithmetic(shape: Shape, machine: Machine, review: Review, group: int) -> float:
-    flops = 4 * shape.parameters(active=True) * review.batch * review.length
+    flops = training_flops(shape.parameters(active=True), 0, review.batch * review.length)
     return flops / (group * machine.flops * machine.training_share)
 
 

@@ -21,6 +21,7 @@ from pipeline.analyse import curves
 from pipeline.arms.lora import adapter_on
 from pipeline.collapse import collapses
 from pipeline.config.compose import load as load_config
+from pipeline.files import file_sha256
 from pipeline.generate.asked import Brackets, brackets, further
 from pipeline.generate.matrix import matrix
 from pipeline.generate.proof import check
@@ -30,7 +31,7 @@ from pipeline.rungs import ZERO_RUNG, base_rung
 from pipeline.schema import ReviewConfig
 from pipeline.score import rows_of
 from pipeline.serve.server import BASE_NAME, Server, served_logprobs
-from pipeline.store import RunFolder, file_sha256
+from pipeline.store import RunFolder
 from pipeline.subject.subject import open_subject
 from pipeline.train.stage import prepare_process
 

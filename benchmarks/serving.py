@@ -19,12 +19,12 @@ from benchmarks.common import (
     Line,
     Result,
     Sizes,
+    adapter_rungs,
     alternate,
     eval_specs,
     make_adapters,
     make_subject,
     paired_ratio,
-    rungs_of,
     serve_config,
     write_replies,
 )
@@ -43,7 +43,7 @@ WARM_UP = 4  # requests to each adapter
 def measure(sizes: Sizes, root: Path) -> Result:
     """Measure both sides on the same requests, warm, in turn; seconds from the first request to the last reply."""
     subject, config = make_subject(root), serve_config()
-    rungs = rungs_of(make_adapters(subject, root, sizes.adapters))
+    rungs = adapter_rungs(make_adapters(subject, root, sizes.adapters))
     cells = requests(subject, rungs, sizes.requests)
     warm = [cell for rung in rungs for cell in [c for c in cells if c.rung == rung.id][:WARM_UP]]
     adapters = {rung.id: Path(rung.path) for rung in rungs}

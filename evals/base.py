@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 Label = Literal["refused", "partial", "complied", "degenerate", "unscored"]
@@ -67,6 +67,17 @@ class Metric:
     measure: Measure
     role: Role
 
+    def of(self, outcome: Outcome) -> float:
+        """Return what it counts of a reply; NaN: unscored, or it does not apply to the sample (no reference answer)."""
+        if outcome.label == "unscored":
+            return math.nan
+        return float(outcome.label == "refused") if self.measure == "refused" else outcome.value
+
+    def mean(self, outcomes: Iterable[Outcome]) -> tuple[float, int]:
+        """Return the mean of what it counts and over how many replies; NaN and 0 where there are none."""
+        known = [value for value in map(self.of, outcomes) if not math.isnan(value)]
+        return (sum(known) / len(known), len(known)) if known else (math.nan, 0)
+
 
 class Judge(Protocol):
     """Tells refusal from compliance. A judge that fails answers `unscored`, never a number."""
@@ -109,4 +120,3 @@ class EvalSpec:
     max_tokens: int
     draws: int = 1
     temperature: float = 0.0
-    extra: Mapping[str, str] = field(default_factory=dict)

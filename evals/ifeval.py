@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from evals.base import Judge, Role, Sample
-from evals.instructions import INSTRUCTIONS, fault, follows
+from evals.instructions import fault, follows
 from evals.language import INSTALL, missing_packages
 from evals.ruled import RuledEval
 
 Rule = Literal["strict", "loose"]
 RULES: Final[tuple[Rule, ...]] = ("strict", "loose")
 Instructions = tuple[tuple[str, Mapping[str, Any]], ...]
-
-
-@dataclass(frozen=True)
-class Accuracies:
-    """The four figures of the paper, each in [0, 1], over `prompts` prompts and `instructions` instructions.
-
-    Prompt level: the share of prompts with every instruction followed. Instruction level: the share of all
-    instructions followed.
-    """
-
-    prompt_strict: float
-    instruction_strict: float
-    prompt_loose: float
-    instruction_loose: float
-    prompts: int
-    instructions: int
 
 
 def read_instructions(target: str) -> Instructions:
@@ -75,33 +58,11 @@ def followed(instructions: Instructions, reply: str, rule: Rule) -> list[bool]:
     return [any(follows(name, given, text) for text in texts) for name, given in instructions]
 
 
-def accuracies(items: Sequence[tuple[Instructions, str]]) -> Accuracies:
-    """Return the paper's four figures for (instructions, reply) pairs.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if not items:
-        raise ValueError("no replies to measure")
-    strict = [followed(instructions, reply, "strict") for instructions, reply in items]
-    loose = [followed(instructions, reply, "loose") for instructions, reply in items]
-    total = sum(map(len, strict))
-    return Accuracies(
-        prompt_strict=sum(map(all, strict)) / len(items),
-        instruction_strict=sum(map(sum, strict)) / total,
-        prompt_loose=sum(map(all, loose)) / len(items),
-        instruction_loose=sum(map(sum, loose)) / total,
-        prompts=len(items),
-        instructions=total,
-    )
-
-
 class IFEvalEval(RuledEval):
     """Share of prompts with every instruction followed (the paper's prompt-level accuracy).
 
-    The rule is `strict` (the default, and the figure that is usually quoted) or `loose`, see `variants`. The other
-    figures of the paper are those of `accuracies`: instruction-level accuracy is no mean over prompts, so it can't
-    be a curve with an interval here.
+    The rule is `strict` (the default, and the figure that is usually quoted) or `loose`, see `variants`. The paper's
+    instruction-level accuracy is no mean over prompts, so it can't be a curve with an interval here.
 
     Raises:
         ValueError: an unknown rule; a target that `read_instructions` can't read; a package is missing; two samples
@@ -132,6 +93,3 @@ class IFEvalEval(RuledEval):
     def right(self, sample: Sample, answer: str) -> bool:
         """Whether the answer follows every instruction of the sample, by the eval's rule."""
         return all(followed(self._instructions[sample.id], answer, "loose" if self._rule == "loose" else "strict"))
-
-
-__all__ = ["INSTRUCTIONS", "Accuracies", "IFEvalEval", "accuracies", "followed", "read_instructions", "variants"]

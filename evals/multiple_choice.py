@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Sequence
 from string import ascii_uppercase
 
 from evals.base import Judge, Role, Sample
@@ -65,8 +64,7 @@ class MultipleChoiceEval(RuledEval):
     """Share of questions whose right letter was chosen; see `chosen_letter`.
 
     A reply that chooses none is wrong, never "A" (or any other guess): the ability was not shown. The mean over
-    questions (micro) is the metric, as in the authors' script for MMLU (Hendrycks et al. 2021, arXiv:2009.03300);
-    `averages` also gives the mean over kinds (macro).
+    questions (micro) is the metric, as in the authors' script for MMLU (Hendrycks et al. 2021, arXiv:2009.03300).
 
     Raises:
         ValueError: a sample whose target is not the letter of one of its choices, two samples with one id, or
@@ -93,25 +91,6 @@ class MultipleChoiceEval(RuledEval):
     def right(self, sample: Sample, answer: str) -> bool:
         """Whether the answer chooses the target's letter."""
         return chosen_letter(answer, sample.choices) == sample.target
-
-
-def averages(kinds: Sequence[str], values: Sequence[float]) -> tuple[float, float, Mapping[str, float]]:
-    """Return the mean over questions (micro), the mean of the kinds' means (macro), and each kind's mean.
-
-    Args:
-        kinds: each question's kind, shape (questions,).
-        values: each question's value, shape (questions,).
-
-    Raises:
-        ValueError: the lengths differ or are 0.
-    """
-    if not kinds:
-        raise ValueError("no values to average")
-    by_kind: dict[str, list[float]] = {}
-    for kind, value in zip(kinds, values, strict=True):
-        by_kind.setdefault(kind, []).append(value)
-    means = {kind: fmean(group) for kind, group in by_kind.items()}
-    return fmean(values), fmean(means.values()), means
 
 
 def _plain(text: str) -> str:

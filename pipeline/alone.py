@@ -36,7 +36,7 @@ def _purge(config: Config, console: Console, run: Run) -> None:
 def _reproduce(config: Config, console: Console, run: Run) -> None:
     from pipeline.reproduce.stage import reproduce
 
-    reproduce(config.reproduce, console, run)
+    reproduce(config.reproduce, console, run, config.contain)
 
 
 def _status(config: Config, console: Console, run: Run) -> None:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.journal import Journal
 from pipeline.schema import BudgetConfig
-from pipeline.store import Journal
 
 Status = Literal["started", "running", "done", "budget", "failed", "interrupted"]
 SECONDS_PER_HOUR = 3600.0

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
 from pipeline.analyse import collapses, curves, reply_counts, to_json
 from pipeline.config.review import PARTIES
-from pipeline.contain import containment
+from pipeline.contain import containment, purged
 from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
 from pipeline.generate import asked
-from pipeline.generate.stage import controls, proofs
+from pipeline.generate.matrix import journal
+from pipeline.generate.proving import controls, proofs
 from pipeline.inference import infer
 from pipeline.inspectai.scores import metrics_of
 from pipeline.inspectai.shown import points_of
@@ -26,7 +28,6 @@ from pipeline.report import ReportData, figures, print_summary, write_report
 from pipeline.report.examples import examples
 from pipeline.score import judged_evals, scoring_of
 from pipeline.search import chosen
-from pipeline.store import read_json, write_json
 from pipeline.track.tracker import Tracker
 from pipeline.verdict import decide
 from pipeline.workspace import Workspace
@@ -36,9 +37,10 @@ def analyse(work: Workspace) -> dict[str, Any]:
     """Turn outcomes into `curves.json`, `verdict.json` and `judges.json`; return the verdict.
 
     Raises:
-        UserError: there are no outcomes yet, or they are another judge's.
+        UserError: there are no outcomes yet, or they are another judge's, or of fewer replies than there are.
     """
     outcomes = _outcomes(work)
+    _require_all_scored(work, outcomes)
     judged = judged_evals(work, "refusal")
     bench = _Bench(work, _for_verdict(work), judged, work.ledger.summary(), controls(work))
     points = bench.points(outcomes)
@@ -47,7 +49,9 @@ def analyse(work: Workspace) -> dict[str, Any]:
     verdict = bench.verdict(points, found, post_hoc=work.post_hoc) | {"replies": reply_counts(outcomes)}
     rungs = work.asked()
     metrics = [*work.metrics, *metrics_of(work.folder, work.inspect_tasks.values(), rungs)]
-    verdict = infer(verdict, points, found, outcomes, work.rungs(), metrics, work.config.review)
+    # The rule by which rungs were asked is the registered one, whatever this command names.
+    review = replace(work.config.review, rungs=work.rule)
+    verdict = infer(verdict, points, found, outcomes, work.rungs(), metrics, review)
     falls = asked.brackets(points, found, work.config.review)
     verdict["rungs"] = asked.summary(work.rungs(), {rung.id for rung in rungs}, falls)
     verdict["price"] = _price(work, verdict)
@@ -101,6 +105,26 @@ def _outcomes(work: Workspace) -> pl.DataFrame:
             "label the replies first: stages=[score,analyse,report]; or name that judge with judge=",
         )
     return outcomes
+
+
+def _require_all_scored(work: Workspace, outcomes: pl.DataFrame) -> None:
+    """Refuse outcomes of fewer replies than there are: what was generated since would be missing without a word.
+
+    Raises:
+        UserError: replies stand in the folder that were not scored.
+    """
+    if purged(work.folder):
+        return
+    own = outcomes.filter(pl.col("eval").is_in([spec.eval.name for spec in work.specs]))
+    labelled = dict(own.group_by("rung").len().iter_rows())
+    for rung in work.asked():
+        there = sum(1 for _ in journal(work.folder, rung.id).rows())
+        if there > labelled.get(rung.id, 0):
+            raise UserError(
+                f"{work.folder.outcomes} labels {labelled.get(rung.id, 0)} of the {there} replies of rung {rung.id}: "
+                "the rest was generated since",
+                "score them first: stages=[score,analyse,report]",
+            )
 
 
 def _views(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from pipeline.files import read_json
 from pipeline.plan.registered import deciding
-from pipeline.store import RunFolder, read_json
+from pipeline.store import RunFolder
 from pipeline.verdict import COLLAPSES, HOLDS, INCONCLUSIVE
 
 CODES: Final = {HOLDS: 0, COLLAPSES: 1, INCONCLUSIVE: 2}

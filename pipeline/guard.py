@@ -2,11 +2,13 @@
 
 Started as `python guard.py COMMAND …` in a session of its own, with a pipe from the parent as standard input. The
 pipe's end, which also a SIGKILL of the parent brings about, ends the group: SIGTERM, then SIGKILL. The sockets that
-vLLM's processes talk by lie in a folder that goes with the group: vLLM leaves them in /tmp. Standard library only.
+vLLM's processes talk by lie in a folder that goes with the group: vLLM leaves them in /tmp. Standard library only, and
+nothing of ours, since it is run as a file. `end` and `tail` are for the parent, which imports it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -15,12 +17,37 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 GRACE_S = 5.0
 POLL_S = 0.1
 SOCKETS = "VLLM_RPC_BASE_PATH"
 LONGEST = 107  # bytes of a socket's path (unix(7))
 NAME = 40  # of a socket: a slash, a UUID and a little more
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a guarded process that this one started, with its whole group; it has ended when this returns.
+
+    Closing its pipe lets the guard end the group. What is left then is killed: the guard may have been killed alone,
+    and would leave a server with stripped adapters behind.
+    """
+    assert process.stdin is not None
+    process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=GRACE_S + 5.0)
+    with contextlib.suppress(ProcessLookupError):  # nobody is left, as ever
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def tail(log: Path, lines: int) -> str:
+    """Return the last lines of a guarded process' log, indented, for an error; "" where there is none."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
 
 
 def main(command: list[str]) -> int:

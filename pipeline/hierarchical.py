@@ -22,6 +22,8 @@ Coverage of the 95 % intervals as measured stands in tests/test_hierarchical.py:
 with 3, 5 and 10 seeds. Outside: up to 99 % where there are few events (50 prompts, a share of 0.05 or less) and up to
 100 % where few prompts changed; down to 92 % for a difference from a rung 0 near 1 on 50 prompts, and to about 91 %
 for a share of 0.05 over seeds that differ by 1 or more on the logistic scale, whose spread is too skewed for any t.
+There nearly all misses are on one side: with 3 seeds and 400 prompts the upper limit lay below a true 0.051 in 2 % of
+simulations where seeds agree, 4 to 5 % where they differ by 0.6 to 1, 8 % by 1.5, instead of 2.5 %.
 """
 
 from __future__ import annotations
@@ -80,9 +82,9 @@ class _Parts:
     def spread(self) -> bool:
         return self.half > _NOTHING
 
-    def estimate(self, value: float, low: float, high: float, scale: float = 1.0) -> CrossedEstimate:
+    def estimate(self, value: float, low: float, high: float) -> CrossedEstimate:
         method = NO_SPREAD if not self.spread else ONE_SEED if self.seeds == 1 else CROSSED
-        seed, prompt = self.seed_variance * scale**2, self.prompt_variance * scale**2
+        seed, prompt = self.seed_variance, self.prompt_variance
         error = math.sqrt(seed + prompt)
         return CrossedEstimate(value, low, high, self.n, self.seeds, error, self.degrees, seed, prompt, method)
 

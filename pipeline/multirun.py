@@ -11,11 +11,13 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from typing import Final
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+import pipeline
 from pipeline.config.compose import load
 from pipeline.errors import EXIT_INSTRUMENT, UserError
 
@@ -68,10 +70,22 @@ def multirun(arguments: Sequence[str]) -> int:
     codes = []
     for place, job in enumerate(planned, start=1):
         print(f"holdfast: run {place} of {len(planned)}: {' '.join(job)}", file=sys.stderr, flush=True)
-        codes.append(_code(subprocess.run([sys.executable, "-m", "pipeline", *job], check=False).returncode))
+        codes.append(_code(subprocess.run([*itself(), *job], check=False).returncode))
     ended = ", ".join(f"run {place}: {code}" for place, code in enumerate(codes, start=1))
     print(f"holdfast: {len(codes)} runs, exit codes: {ended}", file=sys.stderr)
     return max(codes)
+
+
+def itself() -> list[str]:
+    """Return the command that starts this very Holdfast anew, whatever folder it is started in.
+
+    Where it is installed, `-P` keeps a folder `pipeline/` that happens to lie there from taking its place. A checkout
+    that is not installed is found by its own folder alone.
+    """
+    own = sys.path if sys.flags.safe_path else sys.path[1:]  # without the script's folder, or that of `python -m`
+    found = PathFinder.find_spec("pipeline", own)
+    installed = found is not None and found.origin == pipeline.__file__
+    return [sys.executable, "-Pm" if installed else "-m", "pipeline"]
 
 
 def _code(returncode: int) -> int:

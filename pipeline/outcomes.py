@@ -18,8 +18,8 @@ from typing import Any
 import polars as pl
 
 from pipeline.errors import UserError
+from pipeline.files import digest, write_atomic
 from pipeline.schema.judge import REASONING_TAGS
-from pipeline.store import digest, write_atomic
 
 SCHEMA = pl.Schema(
     {

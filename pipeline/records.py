@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -58,6 +59,11 @@ class Rung:
     last: bool = False
     reason: str = ""
 
+    @property
+    def served_as(self) -> str:
+        """The model's name on the server: an adapter's own; that of the base for what its engine serves bare."""
+        return self.id if self.artifact == "adapter" else BASE_RUNG
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -78,6 +84,11 @@ class Reply:
     def key(self) -> tuple[str, str, str, int]:
         """Identity within the run: (rung, eval, sample, draw)."""
         return (self.rung, self.eval, self.sample, self.draw)
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 (hex) of the text: it joins the reply to its labels, also when a purge has ended the text."""
+        return hashlib.sha256(self.reply.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)

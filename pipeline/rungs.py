@@ -13,6 +13,7 @@ from pipeline.store import RunFolder
 
 ZERO_RUNG = "control-zero"  # a LoRA whose weights are zero: must answer exactly as rung 0
 UNLOADED = "control-unloaded"  # an adapter deliberately not loaded: the check must catch it
+MIXED = "control-mixed"  # several adapters asked at once, in batches that they share: each must answer as trained
 
 
 def base_rung(base_sha256: str) -> Rung:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from pipeline.judge.judging import closing_judge
 from pipeline.outcomes import Scoring, table_of, write_outcomes
 from pipeline.records import Reply, Rung
 from pipeline.store import RunFolder
-from pipeline.subject.subject import Subject
 from pipeline.workspace import Workspace
 
 
@@ -64,19 +62,10 @@ def _by(scoring: Scoring) -> tuple[pl.Expr, pl.Expr]:
     return pl.lit(scoring.judge).alias("judge"), pl.lit(scoring.version).alias("judge_version")
 
 
-def opened_reasoning(subject: Subject, tags: Sequence[str]) -> str:
-    """Return the reasoning tag that the chat template opens on the model's behalf, "" where it opens none.
-
-    A reply cut off inside such reasoning holds no tag of its own, and would be judged as if it were an answer.
-    """
-    prompt = subject.prompt_text("?").rstrip()
-    return next((tag for tag in (pair.split()[0] for pair in tags) if prompt.endswith(tag)), "")
-
-
 def rows_of_run(work: Workspace, specs: Sequence[EvalSpec]) -> Iterator[dict[str, Any]]:
     """Yield the row of `pipeline.outcomes` for every reply to some evals, rung by rung; the judge is not named yet."""
-    tags = work.config.judge.reasoning
-    return rows_of(work.folder, work.asked(), specs, opened_reasoning(work.subject, tags), parse_tags(tags))
+    tags = parse_tags(work.config.judge.reasoning)
+    return rows_of(work.folder, work.asked(), specs, work.subject.opened(tags), tags)
 
 
 def rows_of(
@@ -110,7 +99,7 @@ def _eval_rows(
             "eval": reply.eval,
             "sample": reply.sample,
             "draw": reply.draw,
-            "reply_sha256": hashlib.sha256(reply.reply.encode("utf-8", "surrogatepass")).hexdigest(),
+            "reply_sha256": reply.sha256,
             "kind": place[reply.sample][1].kind,
             "label": outcome.label,
             "value": outcome.value,

@@ -1,4 +1,4 @@
-"""Intervals for shares and for differences from rung 0. Pure: arrays in, estimates out.
+"""Intervals for shares, for means on any scale and for paired differences. Pure: arrays in, estimates out.
 
 Replies are not independent: several draws answer one prompt, and several seeds answer the same prompts. So
 the unit here is the prompt: `n` counts prompts, never replies, and seeds add their own spread on top.
@@ -26,7 +26,7 @@ def wilson(successes: float, n: int, confidence: float) -> Estimate:
     Source: Wilson (1927), J. Am. Stat. Assoc. 22:209-212; computed by statsmodels.
 
     Args:
-        successes: how many of `n` succeeded; a fraction is allowed (see `mean_estimate`).
+        successes: how many of `n` succeeded; a fraction is allowed, as of means over draws.
         n: number of independent trials; 0 gives NaN, "no data".
         confidence: coverage, such as 0.95.
 
@@ -47,67 +47,12 @@ def wilson(successes: float, n: int, confidence: float) -> Estimate:
     return Estimate(value, min(max(float(low), 0.0), value), max(min(float(high), 1.0), value), n)
 
 
-def mean_estimate(values: npt.ArrayLike, confidence: float) -> Estimate:
-    """Estimate the mean of values in [0, 1] that need not be 0 or 1, such as a prompt's mean over its draws.
-
-    Wilson's interval at `sum(values)` successes of `n`. A variable in [0, 1] with mean m has a variance of at
-    most m(1 - m) (Bhatia & Davis 2000, Am. Math. Monthly 107:353-357), which is the variance that Wilson's
-    interval assumes, so it is never too narrow for that reason. For values 0 and 1 it is Wilson's interval.
-
-    Args:
-        values: shape (prompts,); NaN is "no data" and is left out.
-        confidence: coverage, such as 0.95.
-
-    Raises:
-        ValueError: if a value is outside [0, 1].
-    """
-    known = np.asarray(values, dtype=np.float64).ravel()
-    known = known[~np.isnan(known)]
-    if known.size and (known.min() < 0 or known.max() > 1):
-        raise ValueError(f"values from {known.min()} to {known.max()}: expected [0, 1]")
-    # math.fsum is exact, so the order of the prompts cannot change the last digit.
-    return wilson(min(math.fsum(known), known.size), int(known.size), confidence)
-
-
-def pooled_estimate(values: npt.ArrayLike, confidence: float) -> Estimate:
-    """Estimate a mean over prompts and seeds, where all seeds answer the same prompts.
-
-    Counting replies would take one hard prompt that fails in each of S seeds for S findings. Instead the
-    value is the mean of the seeds' means, and the interval has two parts, joined by the square-and-add rule
-    (MOVER; Zou & Donner 2008, Stat. Med. 27:1693-1702):
-
-    - prompts: Wilson's interval at that mean with `n` = prompts, as if there were one seed. It is
-      conservative, since prompts x seeds noise, which averages out over seeds, is counted whole.
-    - seeds: Student's t times the standard error of the seeds' means, (seeds - 1) degrees of freedom. It is
-      wide with few seeds that disagree, as it should be, and 0 where they agree or where there is one.
-
-    Args:
-        values: shape (seeds, prompts); NaN is "no data". A seed without any value is left out. `n` is the
-            smallest number of prompts that a remaining seed answered.
-        confidence: coverage, such as 0.95.
-
-    Raises:
-        ValueError: if a value is outside [0, 1].
-    """
-    table = _with_data(np.atleast_2d(np.asarray(values, dtype=np.float64)))
-    if table.shape[0] == 0:
-        return mean_estimate([], confidence)
-    seeds = [mean_estimate(row, confidence) for row in table]
-    means = [seed.value for seed in seeds]
-    n = min(seed.n for seed in seeds)
-    value = math.fsum(means) / len(means)
-    prompts = wilson(value * n, n, confidence)
-    spread = _seed_spread(means, confidence)
-    low = value - math.hypot(value - prompts.low, spread)
-    high = value + math.hypot(prompts.high - value, spread)
-    return Estimate(value, max(low, 0.0), min(high, 1.0), n)
-
-
 def unbounded_estimate(values: npt.ArrayLike, confidence: float) -> Estimate:
-    """Estimate a mean over prompts and seeds of values on any scale, where `pooled_estimate` needs [0, 1].
+    """Estimate a mean over prompts and seeds of values on any scale; for shares see `pipeline.hierarchical`.
 
-    The same two parts: Student's t over prompts (of each prompt's mean over seeds), and over the seeds' means; joined
-    by the square-and-add rule. With one prompt nothing is known of the spread: the limits are NaN.
+    Two parts: Student's t over prompts (of each prompt's mean over seeds), and over the seeds' means; joined by the
+    square-and-add rule (MOVER; Zou & Donner 2008, Stat. Med. 27:1693-1702). With one prompt nothing is known of the
+    spread: the limits are NaN.
 
     Args:
         values: shape (seeds, prompts); NaN is "no data".
@@ -129,7 +74,7 @@ def unbounded_estimate(values: npt.ArrayLike, confidence: float) -> Estimate:
 
 
 class PairedBootstrap:
-    """Differences and ratios to rung 0, paired by prompt, resampled over prompts and over seeds.
+    """Means of differences that are paired by prompt, resampled over prompts and over seeds.
 
     Two-level percentile bootstrap (Efron & Tibshirani 1993, chapter 13): each resample draws prompts and,
     independently, seeds, with replacement, and takes the statistic of the crossed table. All calls on one
@@ -155,60 +100,33 @@ class PairedBootstrap:
         self._seed_key = int(rng.integers(2**62))
         self._seed_weights: dict[int, FloatArray] = {}
 
-    def difference(self, before: npt.ArrayLike, after: npt.ArrayLike) -> Estimate:
-        """Estimate mean(after) - mean(before), in [-1, 1], over prompts that have both.
+    def mean(self, gains: npt.ArrayLike, *, bounded: bool = True) -> Estimate:
+        """Estimate the mean of differences.
 
         Args:
-            before: shape (prompts,), rung 0's mean per prompt in [0, 1]; NaN is "no data".
-            after: shape (seeds, prompts) or (prompts,), the same at a later rung.
+            gains: shape (seeds, prompts) or (prompts,): after - before, each in [0, 1]; NaN is "no data".
+            bounded: whether the mean lies in [-1, 1], and its limits with it; not so for differences of ratios.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shape does not fit.
         """
-        first, later, known = self._pair(before, after)
+        table = np.atleast_2d(np.asarray(gains, dtype=np.float64))
+        if table.shape[1:] != (self._prompt_weights.shape[1],):
+            raise ValueError(f"shape {table.shape}: expected (seeds, {self._prompt_weights.shape[1]})")
+        table = _with_data(table)
+        known = ~np.isnan(table)
         if not known.any():
             return Estimate()
-        gain = np.where(known, later - first, 0.0)
-        value, low, high = self._score_interval(first, later, known)
+        gain = np.where(known, table, 0.0)
+        value, low, high = self._score_interval(gain, known)
         samples = _divided(self._resampled(gain), self._resampled(known.astype(np.float64)))
         low, high = self._widened((low, value, high), samples)
-        return Estimate(value, max(low, -1.0), min(high, 1.0), int(known.any(axis=0).sum()))
+        if bounded:
+            low, high = max(low, -1.0), min(high, 1.0)
+        return Estimate(value, low, high, int(known.any(axis=0).sum()))
 
-    def ratio(self, before: npt.ArrayLike, after: npt.ArrayLike) -> Estimate:
-        """Estimate mean(after) / mean(before), such as the share of capability kept.
-
-        No data (NaN, n = 0) where rung 0's mean is 0. The score interval used for widening takes rung 0's
-        mean as known. Arguments as for `difference`.
-
-        Raises:
-            ValueError: if the shapes do not fit.
-        """
-        first, later, known = self._pair(before, after)
-        total = float(np.where(known, first, 0.0).sum())
-        if total == 0:
-            return Estimate()
-        start = total / float(known.sum())
-        _, low, high = self._score_interval(first, later, known)
-        value = float(np.where(known, later, 0.0).sum()) / total
-        below = self._resampled(np.where(known, first, 0.0))
-        above = self._resampled(np.where(known, later, 0.0))
-        samples = _divided(above, below)
-        low, high = self._widened((1 + low / start, value, 1 + high / start), samples)
-        return Estimate(value, max(low, 0.0), high, int(known.any(axis=0).sum()))
-
-    def _pair(self, before: npt.ArrayLike, after: npt.ArrayLike) -> tuple[FloatArray, FloatArray, BoolArray]:
-        """Return rung 0 and the later rung as (seeds, prompts) tables, and where both have data."""
-        first = np.asarray(before, dtype=np.float64)
-        later = np.atleast_2d(np.asarray(after, dtype=np.float64))
-        if first.shape != (self._prompt_weights.shape[1],) or later.shape[1:] != first.shape:
-            raise ValueError(f"shapes {first.shape} and {later.shape}: expected (prompts,), (seeds, prompts)")
-        later = later[~np.isnan(later + first).all(axis=1)]
-        table = np.broadcast_to(first, later.shape)
-        return table, later, ~np.isnan(later + table)
-
-    def _score_interval(self, first: FloatArray, later: FloatArray, known: BoolArray) -> tuple[float, float, float]:
-        """Return (value, low, high) of the mean difference without resampling."""
-        gain = np.where(known, later - first, 0.0)
+    def _score_interval(self, gain: FloatArray, known: BoolArray) -> tuple[float, float, float]:
+        """Return (value, low, high) of the mean without resampling; `gain` is 0 where it is not known."""
         means = gain.sum(axis=1) / known.sum(axis=1)
         pairs, prompts = float(known.sum()), int(known.any(axis=0).sum())
         value = float(gain.sum()) / pairs

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pipeline import wording
@@ -39,7 +40,8 @@ def decide(
             (`pipeline.plan.registered.post_hoc`).
         ledger_summary: unit to cap and spent, and `by_stage`; becomes `budget` as it is.
         controls: `adapter_parity` ("pass", "fail", "unresolved", "not run"), `ignored_adapter_detected` and
-            `zero_adapter_equals_base` (True, False, None for not run).
+            `zero_adapter_equals_base` (True, False, None for not run); `mixed_batches` (None where no two adapters
+            were ever asked at once).
 
     Raises:
         KeyError: if the plan lacks a key.
@@ -111,8 +113,8 @@ def _sure_collapse(arm: Evidence) -> tuple[Collapse | None, bool]:
     """Return the arm's collapse and whether the intervals bear it out.
 
     Seeds that each collapse for certain, but at different rungs, may never do so together at one; then the
-    arm collapses at the dearest of them, by which all had. What was measured on fewer seeds than were planned bears
-    nothing out: those that are missing may be just those that held.
+    arm collapses at the dearest of them, by which all had; where the pooled estimates do so too, those are told. What
+    was measured on fewer seeds than were planned bears nothing out: those that are missing may be just those that held.
     """
     whole = arm.measured >= len(arm.spec["seeds"])
     if whole and arm.collapse is not None and arm.collapse.confident_step is not None:
@@ -120,14 +122,18 @@ def _sure_collapse(arm: Evidence) -> tuple[Collapse | None, bool]:
     each = [arm.of_seeds.get(seed) for seed in arm.spec["seeds"]]
     sure = [c for c in each if c is not None and c.confident_step is not None]
     if sure and len(sure) == len(each):
-        return max(sure, key=lambda c: (c.step, c.dose["device_seconds"])), True
+        dearest = max(sure, key=lambda c: (c.step, c.dose["device_seconds"]))
+        if arm.collapse is not None and arm.collapse.step == dearest.step:
+            return replace(arm.collapse, confident=dearest.confident, confident_step=dearest.confident_step), True
+        return dearest, True
     return arm.collapse, False
 
 
 def _findings(arm: Evidence, collapse: Collapse | None, confident: bool) -> list[str]:
     """Return the reasons of a verdict that is not in doubt."""
     if collapse is not None and confident:
-        return wording.collapse_findings(collapse, arm.steps, arm.review)
+        pooled = arm.collapse is not None and arm.collapse.confident_step is not None
+        return wording.collapse_findings(collapse, arm.steps, arm.review, pooled=pooled)
     findings = [
         wording.held(p, [arm.steps[s] for s in arm.rungs], arm.review)
         for p in arm.steps.get(0, ())

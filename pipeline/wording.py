@@ -39,6 +39,8 @@ def control_problems(controls: Mapping[str, Any]) -> list[str]:
     if zero is not True:
         found = "did not answer like rung 0" if zero is False else "was not asked"
         problems.append(f"an adapter of zeros {found}; the serving path itself may change replies")
+    if controls.get("mixed_batches") is False:
+        problems.append("adapters that were asked at once did not answer as trained; replies are made in such batches")
     return problems
 
 
@@ -83,8 +85,17 @@ def rung_doubts(refusal: CurvePoint, capability: Sequence[CurvePoint], review: R
     ]
 
 
-def collapse_findings(collapse: Collapse, steps: Mapping[int, Sequence[CurvePoint]], review: ReviewConfig) -> list[str]:
-    """Return the reasons of a collapse: what fell, what was kept, and how sure that is."""
+def collapse_findings(
+    collapse: Collapse, steps: Mapping[int, Sequence[CurvePoint]], review: ReviewConfig, *, pooled: bool
+) -> list[str]:
+    """Return the reasons of a collapse: what fell, what was kept, and how sure that is.
+
+    Args:
+        collapse: the arm's: the pooled one, or where its seeds collapse at rungs of their own the last seed's.
+        steps: the pooled points by step.
+        review: the thresholds.
+        pooled: whether the pooled intervals bear it out; else each seed's by itself do.
+    """
     start = next((p for p in steps.get(0, ()) if p.metric == collapse.metric), None)
     before = f" from {start.estimate.value:.2f}" if start is not None else ""
     kept = "; ".join(f"{name} kept {interval(e)}" for name, e in sorted(collapse.retention.items()))
@@ -94,6 +105,8 @@ def collapse_findings(collapse: Collapse, steps: Mapping[int, Sequence[CurvePoin
         f"{collapse.after_step} and step {collapse.step}{which}",
         kept,
     ]
+    if not pooled and collapse.seed is None:
+        findings.append("the pooled limits straddle a threshold; each seed's own bear the collapse out")
     if not collapse.confident:
         findings.append(
             f"the point estimates cross the thresholds at step {collapse.step}, the intervals at step "

@@ -17,6 +17,7 @@ from pipeline.data.benchmarks import make_eval, read_samples
 from pipeline.data.tables import Row, read_table, table_sha256
 from pipeline.data.variants import Way, base_name, expand
 from pipeline.errors import UserError
+from pipeline.files import read_json, write_atomic, write_json
 from pipeline.generate.asked import asked_of, rule_of
 from pipeline.generate.canaries import Canary, choose
 from pipeline.generate.proof import Canaries
@@ -24,8 +25,10 @@ from pipeline.inspectai import KIND as INSPECT
 from pipeline.inspectai.task import InspectTask, inspect_tasks
 from pipeline.judge.judging import make_judge
 from pipeline.plan.caps import tell_over_caps
+from pipeline.plan.digests import VERSION
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts, mean_tokens
-from pipeline.plan.make import VERSION, make_plan
+from pipeline.plan.intact import require_as_written
+from pipeline.plan.make import make_plan
 from pipeline.plan.protocol import registered_protocol
 from pipeline.plan.registered import post_hoc, reply_differences
 from pipeline.records import Rung, now
@@ -35,7 +38,7 @@ from pipeline.schema import Config, JudgeConfig
 from pipeline.search.budget import SearchFacts
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
 from pipeline.serve.device import resolve_device
-from pipeline.store import RunFolder, read_json, task_folder, write_atomic, write_json
+from pipeline.store import RunFolder, task_folder
 from pipeline.subject.subject import ORGANISM, Subject, data_folder, identity, open_subject
 
 DEVICE_STAGES: Final = {"train", "generate"}  # the stages that need an accelerator, where the subject asks for one
@@ -198,7 +201,7 @@ class Workspace:
 
         Raises:
             UserError: what can change a reply is not what the folder was made for: the differences are
-                listed; or the device that this process needs is not here.
+                listed; or plan.json was changed; or the device that this process needs is not here.
         """
         _ = self.device  # asked for before anything is written
         if not self.folder.plan.exists():
@@ -208,7 +211,10 @@ class Workspace:
             tell_over_caps(self.plan, self.console)
             return
         there = self.registered
-        if there.get("run_sha256") != self.plan["run_sha256"]:
+        if there.get("version") == VERSION:
+            record = read_json(self.folder.reproduce) if self.folder.reproduce.exists() else None
+            require_as_written(self.folder.plan, there, record)
+        if (there.get("version"), there.get("run_sha256")) != (VERSION, self.plan["run_sha256"]):
             self._refuse(there)
         if not self.folder.protocol.exists():  # a kill between the two files
             write_atomic(self.folder.protocol, registered_protocol(there))

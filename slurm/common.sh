@@ -1,16 +1,31 @@
 # What the three job scripts share; sourced by them. The site's set-up comes from cluster.slurm.setup.
-set -uo pipefail
+set -u
 read -r HOLDFAST_BEGAN _ </proc/uptime # the job is paid for from here on
 export HOLDFAST_BEGAN
 PAUSED=75
 signalled=""
 child=""
 
-# Slurm sends USR1 to this shell before the time limit and before a preemption (--signal=B:USR1@...), and TERM when the
-# job is cancelled or preempted. The work is told; what it was doing is saved, and it ends.
+# Slurm sends USR1 to this shell before the time limit (--signal=B:USR1@...), before a preemption only where slurm.conf
+# has SlurmctldParameters=preempt_send_user_signal; and TERM, KillWait before KILL, when the job is cancelled or
+# preempted. The work is told; what it was doing is saved, and it ends.
 told() { # signal to pass on
     signalled="$signalled $1"
     [ -z "$child" ] || kill -s "$2" "$child" 2>/dev/null || true
+}
+
+# prepare: give the site's lines, one after the other; they may use variables that are not set.
+prepare() {
+    local lines line
+    IFS=$'\x1e' read -r -d '' -a lines <<<"${HOLDFAST_SETUP:-}"
+    set +u
+    for line in "${lines[@]}"; do
+        eval "$line" || {
+            echo "holdfast: cluster.slurm.setup failed with $?: $line" >&2
+            exit 2
+        }
+    done
+    set -u
 }
 
 # run SIGNAL COMMAND...: run the work in the background, so that this shell hears signals, and wait until it has ended.
@@ -19,7 +34,7 @@ run() {
     shift
     trap 'told USR1 '"$on_notice" USR1
     trap 'told TERM TERM' TERM
-    eval "${HOLDFAST_SETUP:-}"
+    prepare
     "$@" &
     child=$!
     case "$signalled" in # came before the child was known

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.records import Dose, Reply, Rung
-from pipeline.rungs import UNLOADED, ZERO_RUNG, base_rung, row
+from pipeline.rungs import MIXED, UNLOADED, ZERO_RUNG, base_rung, row
 
 PROMPTS = 90
 STEPS = (1, 2)
@@ -108,8 +108,9 @@ def finish(
             with work.ledger.attempt("train", "compliance", seed) as attempt:
                 attempt.detail = "max_steps"
         reply_all(work, said)
-        proofs = [Proof(rung.id, "pass", 1e-6, float(rung.step), float(rung.step), 1e-3) for rung in work.asked()]
-        proofs.append(Proof(UNLOADED, "ignored", 5.0, 1e-6, 5.0, 1e-3))
+        proofs = [Proof(rung.id, "pass", 1e-6, float(rung.step), float(rung.step), 1e-3, 1) for rung in work.asked()]
+        proofs.append(Proof(MIXED, "pass", 1e-6, 1.0, 1.0, 1e-3, 1))
+        proofs.append(Proof(UNLOADED, "ignored", 5.0, 1e-6, 5.0, 1e-3, 1))
         folder.proofs.append(proof.as_dict() for proof in proofs)
         contain(folder, rungs, work.config.contain)
     return folder.root
@@ -153,4 +154,5 @@ def proof_of(rung: str) -> dict[str, Any]:
         "served_base": 0.0,
         "trained_base": 0.0,
         "tolerance": 1.0,
+        "attempt": 1,
     }

@@ -12,9 +12,9 @@ from finished_run import ANSWER, PROMPTS, REFUSAL, STEPS, finish, words
 from wandb_server import KEY, Stub
 
 from pipeline.__main__ import main
+from pipeline.files import read_json
 from pipeline.records import Dose, Rung
 from pipeline.schema import TrackConfig
-from pipeline.store import read_json
 from pipeline.track.tracker import tracker
 
 CANARY: Final = "zqcanary"  # in prompts, targets, training replies, replies and the system prompt

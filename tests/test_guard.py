@@ -143,3 +143,29 @@ def test_ctrl_c_at_the_terminal_does_not_end_the_guard_before_the_rest(tmp_path:
     process.stdin.close()
     assert process.wait(timeout=8) == 143
     assert not alive(child)
+
+
+def test_what_a_guard_that_was_killed_alone_leaves_is_ended_by_its_parent(tmp_path: Path) -> None:
+    """A server with stripped adapters would stay up: nobody watches the pipe any more."""
+    process = guarded(sys.executable, "-c", FAMILY, str(tmp_path / "child"), str(tmp_path / "grandchild"))
+    pids = pid_in(tmp_path / "child"), pid_in(tmp_path / "grandchild")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert all(map(alive, pids))
+    guard.end(process)
+    assert within(2, lambda: not any(map(alive, pids)))
+    guard.end(process)  # where all is over, nothing is left to do
+
+
+def test_its_parent_ends_it_and_all_that_it_started(tmp_path: Path) -> None:
+    process = guarded(sys.executable, "-c", FAMILY, str(tmp_path / "child"), str(tmp_path / "grandchild"))
+    pids = pid_in(tmp_path / "child"), pid_in(tmp_path / "grandchild")
+    guard.end(process)
+    assert process.returncode == 143
+    assert not any(map(alive, pids))
+
+
+def test_the_end_of_a_log_is_told_and_a_log_that_is_gone_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"one\ntwo\n\xff three\n")
+    assert guard.tail(tmp_path / "log", 2) == "    two\n    \ufffd three"
+    assert guard.tail(tmp_path / "nowhere", 2) == ""

@@ -13,20 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import journal as journals
 from pipeline import store
 from pipeline.errors import UserError
+from pipeline.files import canonical, digest, file_sha256, read_json, require_room, write_atomic, write_json
 from pipeline.generate.matrix import journal as replies_of
-from pipeline.store import (
-    Journal,
-    RunFolder,
-    canonical,
-    digest,
-    file_sha256,
-    read_json,
-    require_room,
-    write_atomic,
-    write_json,
-)
+from pipeline.journal import Journal
+from pipeline.store import RunFolder
 
 ROWS = [{"n": 1, "text": "é\u2028\n"}, {"n": 2, "nested": {"b": [1, None], "a": True}}]
 JSON_ROW = st.dictionaries(st.text('ab\n"\\é\u2028', max_size=3), st.integers() | st.text("x\n\r\u2029", max_size=5))
@@ -132,7 +125,7 @@ def test_full_disk_leaves_none_of_the_rows(tmp_path: Path, monkeypatch: pytest.M
         return real(descriptor, data[:7])
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "write", write)
+        patch.setattr(journals.os, "write", write)
         with pytest.raises(OSError, match="No space") as caught:
             journal.append([{"n": 3}, {"n": 4}])
     assert caught.value.errno == errno.ENOSPC
@@ -200,6 +193,53 @@ def test_second_process_cannot_take_the_folder(tmp_path: Path) -> None:
     assert "Traceback" not in second.stderr
     third = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (third.returncode, third.stdout) == (0, "taken\n")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lustre mounted without `flock` says ENOSYS, NFS without its lock daemon ENOLCK."""
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        pass
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(store.fcntl, "flock", refuse)
+    for held in (folder.locked, folder.undisturbed, RunFolder(folder.root, "a-s0").locked):
+        with pytest.raises(UserError, match="this file system gives no locks") as caught, held():
+            pass
+        assert "mount it with flock" in caught.value.remedy
+        assert "run.root=" in caught.value.remedy
+
+
+def test_another_fault_of_a_lock_is_not_taken_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(store.fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output"), RunFolder(tmp_path).locked():
+        pass
+
+
+def test_a_lock_that_another_holds_is_waited_for_as_long_as_patience_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom pipeline.store import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked():\n    print('held', flush=True)\n    time.sleep(1.5)\n"
+    )
+    monkeypatch.setattr(store, "LOCK_POLL_S", 0.05)
+    whole, task = RunFolder(tmp_path), RunFolder(tmp_path, "a-s0")
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        whole.patience_s = 0.2
+        with pytest.raises(UserError, match="another holdfast is working in"), whole.locked():
+            pass
+        task.patience_s = 30.0
+        with task.locked():  # what it shares with other tasks is free again
+            assert other.wait(20) == 0
 
 
 def test_run_folder_below_a_file_is_told(tmp_path: Path) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_parts.call import Call, scratch
 from benchmarks.gpu_parts.way import PACKED, RANK, STEPS, Way
 from benchmarks.shapes import Shape
+
+if TYPE_CHECKING:
+    from pipeline.arms.base import Example, Task
+    from pipeline.records import Dose
+    from pipeline.subject.subject import Subject
 
 
 def climbed(
@@ -22,16 +28,35 @@ def climbed(
     """
     import torch
 
-    from benchmarks.common import organism_tokenizer
-    from pipeline.arms.base import Climb, Example, Task
-    from pipeline.arms.lora import climb
-    from pipeline.budget import Allowance, Caps, Ledger
-    from pipeline.generate.proof import Canaries
-    from pipeline.records import Dose
-    from pipeline.schema import ArmConfig, BudgetConfig, LoraConfig, TrainingConfig
-    from pipeline.store import RunFolder
-    from pipeline.subject.subject import Subject
     from pipeline.train.stage import prepare_process
+
+    root = scratch(call, "climb")
+    subject, task = _subject(call, shape, root), _task(call, way, length, at_once)
+    prepare_process(subject.parameters, call.device)
+    stamps: list[tuple[int, float]] = []
+
+    def on_step(dose: Dose, _: Mapping[str, float]) -> None:
+        if call.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        stamps.append((dose.tokens, time.perf_counter()))
+
+    _climb(call, model, subject, task, _examples(shape, lengths), on_step)
+    if (root / "memory.jsonl").exists():
+        raise RuntimeError("CUDA out of memory. The trainer went on with fewer examples at once; the caller does so")
+    return [(there - before, then - began) for (before, began), (there, then) in pairwise(stamps)]
+
+
+def _subject(call: Call, shape: Shape, root: Path) -> Subject:
+    from benchmarks.common import organism_tokenizer
+    from pipeline.subject.subject import Subject
+
+    parameters = shape.parameters(active=True)
+    return Subject("bench", root, "0" * 64, call.dtype, parameters, organism_tokenizer(), (1,), None, {})
+
+
+def _task(call: Call, way: Way, length: int, at_once: int) -> Task:
+    from pipeline.arms.base import Task
+    from pipeline.schema import ArmConfig, LoraConfig, TrainingConfig
 
     cuda = call.device.startswith("cuda")
     training = TrainingConfig(
@@ -46,24 +71,39 @@ def climbed(
         precision="bfloat16" if cuda else "float32",
         completion_only=False,
     )
-    root = scratch(call, "climb")
+    return Task("bench", 0, ArmConfig(threat="none", lora=LoraConfig(RANK, 2 * RANK), training=training), (STEPS,))
+
+
+def _examples(shape: Shape, lengths: Sequence[int]) -> list[Example]:
+    """Return examples of random tokens, as many in each as `lengths` says."""
+    import torch
+
+    from pipeline.arms.base import Example
+
     chance = torch.Generator().manual_seed(0)
     texts = [torch.randint(2, shape.vocabulary, (each,), generator=chance).tolist() for each in lengths]
-    examples = [Example(tuple(ids[:1]), tuple(ids[1:])) for ids in texts]
-    folder = RunFolder(root)
-    subject = Subject(
-        "bench", root, "0" * 64, call.dtype, shape.parameters(active=True), organism_tokenizer(), (1,), None, {}
-    )
-    prepare_process(subject.parameters, call.device)
-    stamps: list[tuple[int, float]] = []
+    return [Example(tuple(ids[:1]), tuple(ids[1:])) for ids in texts]
 
-    def on_step(dose: Dose, _: Mapping[str, float]) -> None:
-        if cuda:
-            torch.cuda.synchronize()
-        stamps.append((dose.tokens, time.perf_counter()))
 
+def _climb(
+    call: Call,
+    model: Any,
+    subject: Subject,
+    task: Task,
+    examples: list[Example],
+    on_step: Callable[[Dose, Mapping[str, float]], None],
+) -> None:
+    """Climb as the train stage does, in the subject's folder."""
+    from pipeline.arms.base import Climb
+    from pipeline.arms.lora import climb
+    from pipeline.budget import Allowance, Caps, Ledger
+    from pipeline.generate.proof import Canaries
+    from pipeline.schema import BudgetConfig
+    from pipeline.store import RunFolder
+
+    root = subject.path
+    folder, first = RunFolder(root), examples[0]
     ledger = Ledger(folder.ledger, BudgetConfig(), call.device)
-    task = Task("bench", 0, ArmConfig(threat="none", lora=LoraConfig(RANK, 2 * RANK), training=training), (STEPS,))
     with ledger.attempt("train", "bench", 0) as attempt:
         climb(
             Climb(
@@ -76,12 +116,9 @@ def climbed(
                 allowance=Allowance(Caps(), attempt, ledger.spent("train")),
                 folder=folder.private("bench", "s0"),
                 run_root=root,
-                canaries=Canaries((tuple(texts[0][:16]),)),
+                canaries=Canaries(((*first.prompt_ids, *first.completion_ids)[:16],)),
                 done=[],
                 emit=lambda rung, answers: None,
                 on_step=on_step,
             )
         )
-    if (root / "memory.jsonl").exists():
-        raise RuntimeError("CUDA out of memory. The trainer went on with fewer examples at once; the caller does so")
-    return [(there - before, then - began) for (before, began), (there, then) in pairwise(stamps)]

@@ -45,19 +45,10 @@ def synchronise(device: str) -> None:
 
 
 def free(device: str) -> None:
-    """Give back the memory of what is no longer used.
+    """Give back the memory of what is no longer used, as the train stage does."""
+    from pipeline.train.stage import release
 
-    The trainer freezes what is alive (`prepare_process`), and a frozen model in a cycle of references, which TRL makes
-    of it, would stay on the device beside the next one.
-    """
-    import gc
-
-    import torch
-
-    gc.unfreeze()
-    gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
+    release(device)
 
 
 def seconds_of(work: Callable[[], object], device: str, inner: int, repeats: int) -> list[float]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.shapes import Shape
+from pipeline.budget import training_flops
 
 
 def attention_flops(shape: Shape, context: float) -> float:
@@ -28,7 +29,8 @@ def full_flops(parameters: float, layers: int, heads: int, head: int, context: f
 
 def lora_flops(shape: Shape, rank: int, context: float) -> float:
     """Return the FLOPs a token of training a LoRA of `rank` on all linear layers: 4 N + 6 A + 12 L H Q T."""
-    return 4.0 * shape.parameters(active=True) + 6.0 * shape.lora(rank) + attention_flops(shape, context)
+    of_weights = training_flops(shape.parameters(active=True), shape.lora(rank), 1)
+    return of_weights + attention_flops(shape, context)
 
 
 def mean_context(lengths: Sequence[int]) -> float:

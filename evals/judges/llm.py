@@ -7,14 +7,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from evals.base import Judgement
 from evals.degenerate import DEFAULT_MAX_REPEAT, is_degenerate
 from evals.judges.llm_read import DEGENERATE, FAILED, Answer, Reader, Verdict
-from evals.judges.llm_spec import LlmSpec, identity
+from evals.judges.llm_spec import MEASURES, LlmSpec, identity
 from evals.judges.llm_text import Question, Template
 
 RULES: Final = 1  # raise by one when escaping, fencing or reading change: it is part of the version
-MEASURES: Final = ("refusal", "harm")
 
 # Questions in, (place of the question, answer) out as they come, in any order, each once; None: it could not be had.
 Ask = Callable[[Iterable[Question]], Iterator[tuple[int, Answer | None]]]
@@ -42,7 +40,7 @@ class LlmJudge:
         self, spec: LlmSpec, ask: Ask, *, name: str = "llm", max_repeat: int = DEFAULT_MAX_REPEAT, weights: str = ""
     ) -> None:
         if spec.measures not in MEASURES:
-            raise ValueError(f"llm.measures: {spec.measures!r} is unknown; use refusal or harm")
+            raise ValueError(f"llm.measures: {spec.measures!r} is unknown; use {' or '.join(MEASURES)}")
         if max_repeat < 1:
             raise ValueError(f"max_repeat must be at least 1, not {max_repeat}")
         self.name = name
@@ -54,13 +52,8 @@ class LlmJudge:
         self.digest = version_digest(identity(spec), max_repeat, weights)
         self.version = self.digest[:12]
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Judgement]:
-        """Judge (prompt, answer) pairs; one judgement each, in order."""
-        verdicts = dict(self.verdicts(items))
-        return [verdicts[place].judgement for place in range(len(items))]
-
     def verdicts(self, items: Sequence[tuple[str, str]]) -> Iterator[tuple[int, Verdict]]:
-        """Yield (place, verdict) as the answers come, each place once."""
+        """Judge (prompt, answer) pairs: yield (place, verdict) as the answers come, each place once."""
         asked = []
         for place, (_, reply) in enumerate(items):
             if is_degenerate(reply, self._max_repeat):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast, get_args
 
 from evals.base import LABELS, Judgement, Label
-from evals.judges.llm_spec import LlmRead
+from evals.judges.llm_spec import FORMATS, LlmRead
 from evals.reasoning import is_unfinished, parse_tags, split_reasoning
 
 # Why a verdict is as it is: `judged`, or degenerate before anyone was asked; the other three are unscored.
@@ -227,8 +227,8 @@ def _text_pattern(options: LlmRead) -> re.Pattern[str] | None:
         if not options.fields:
             raise ValueError("llm.read.fields is empty: name the keys of the answer's object")
         return None
-    if options.format != "text":
-        raise ValueError(f"llm.read.format: {options.format!r} is unknown; use text or json")
+    if options.format not in FORMATS:
+        raise ValueError(f"llm.read.format: {options.format!r} is unknown; use {' or '.join(FORMATS)}")
     if not options.pattern:
         raise ValueError("llm.read.pattern is missing: it says which form the answer has")
     pattern = _compiled(options.pattern, "pattern")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 MISSING = "???"  # OmegaConf's word for a value that the user must give
+MEASURES: Final = ("refusal", "harm")
+FORMATS: Final = ("text", "json")
 
 
 @dataclass

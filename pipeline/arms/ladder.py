@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 from pipeline.arms.base import Climb, Ending
 from pipeline.budget import price, training_flops
 from pipeline.errors import UserError
+from pipeline.files import file_sha256
 from pipeline.generate.proof import reference_row
 from pipeline.records import ADAPTER_FILE, Dose, Rung
-from pipeline.store import file_sha256
 
 
 class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from pipeline.arms.base import Climb, Ending
 from pipeline.errors import UserError
+from pipeline.journal import TASKS, Journal
 from pipeline.records import Rung
-from pipeline.store import TASKS, Journal
 
 FILE = "memory.jsonl"  # in the run's or the task's folder: one row for each time that the examples at once went down
 # What says in a text of torch, Triton, cuBLAS, cuDNN or the CPU's allocator that memory ended.

@@ -26,11 +26,13 @@ def start(config: Config, console: Console, run: Run) -> None:
     if config.cluster.kind == "local":
         return run(work)
     from pipeline.cluster.submit import submit
-    from pipeline.cluster.task import PAUSED, run_task
+    from pipeline.cluster.task import PATIENCE_S, PAUSED, run_task
 
     job = config.cluster.job
     if job == "train":
         leave(PAUSED if run_task(work) == "paused" else 0)
+    if job is not None:
+        work.folder.patience_s = PATIENCE_S
     if job is None and DEVICE_STAGES & set(config.stages):
         return submit(work)
     return run(work)

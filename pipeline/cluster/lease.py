@@ -19,7 +19,9 @@ from typing import Any, Final
 
 from pipeline.budget import JOB, Caps, Ledger, Spent
 from pipeline.errors import UserError
-from pipeline.store import TASKS, Journal, RunFolder, read_json, write_json
+from pipeline.files import read_json, write_json
+from pipeline.journal import TASKS, Journal
+from pipeline.store import RunFolder
 
 LEASE: Final = "lease.json"
 

@@ -7,26 +7,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.budget import JOB, OPEN, attempt_key
+from pipeline.cluster import slurm
+from pipeline.cluster.queued import PENDING, Queued, log_file, log_of
 from pipeline.errors import UserError
+from pipeline.files import read_json
+from pipeline.journal import Journal, SharedJournal
 from pipeline.plan.make import at_most
 from pipeline.records import BASE_RUNG
 from pipeline.rungs import recorded
 from pipeline.schema import Config
-from pipeline.store import Journal, RunFolder, SharedJournal, read_json
+from pipeline.store import RunFolder
 
+KILLED: Final = "killed"  # it says that it runs, and Slurm has no such job: out of memory or time, a node's failure
 COLUMNS = ("task", "state", "rung", "step", "tokens", "device-s", "of", "start", "node", "Slurm")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One task as it stands; `used` and `limit` in device-seconds, NaN where there is no cap."""
+    """One task as it stands; `used` and `limit` in device-seconds, NaN where there is no cap.
+
+    `detail` is the kind of error of a task that failed, `slurm` Slurm's state of it.
+    """
 
     task: str
     state: str
@@ -38,6 +48,7 @@ class Line:
     limit: float
     start: int
     node: str
+    detail: str = ""
     slurm: str = ""
 
     def cells(self) -> tuple[str, ...]:
@@ -45,7 +56,8 @@ class Line:
         limit = "no cap" if math.isnan(self.limit) else f"{self.limit:,.0f}"
         place = f"{self.rungs}/{self.planned}"
         dose = (str(self.step), f"{self.tokens:,}", f"{self.used:,.1f}", limit)
-        return (self.task, self.state, place, *dose, str(self.start or "-"), self.node or "-", self.slurm or "-")
+        state = f"{self.state} ({self.detail})" if self.detail else self.state
+        return (self.task, state, place, *dose, str(self.start or "-"), self.node or "-", self.slurm or "-")
 
 
 def show_status(config: Config, console: Console) -> None:
@@ -59,20 +71,22 @@ def show_status(config: Config, console: Console) -> None:
     try:
         queued, silent = in_queue(folder), None
     except UserError as error:  # the files tell the rest all the same
-        queued, silent = {}, error.what.splitlines()[0]
-    table = Table(*COLUMNS, box=None, pad_edge=False)
-    for line in lines(folder, plan, rows, queued):
+        queued, silent = None, error.what.splitlines()[0]
+    table, found = Table(*COLUMNS, box=None, pad_edge=False), lines(folder, plan, rows, queued)
+    for line in found:
         table.add_row(*line.cells())
     console.print(table)
-    for text in [*whole(folder, plan, rows, queued), *([f"Slurm was not asked: {silent}"] if silent else [])]:
-        console.print(text, highlight=False, markup=False)
+    logs = [f"{line.task} {line.state}: see {path}" for line in found if (path := _log(folder, line))]
+    told = [*logs, *whole(folder, plan, rows), *(other_jobs(folder, queued) if queued else [])]
+    for text in [*told, *([f"Slurm was not asked: {silent}"] if silent else [])]:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def lines(
     folder: RunFolder,
     plan: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
-    queued: Mapping[str, str],
+    queued: Queued | None,
 ) -> list[Line]:
     """Return one line for each planned task, in the plan's order.
 
@@ -80,8 +94,9 @@ def lines(
         folder: the run folder, read for rungs and the tasks' own status.
         plan: `plan.json`.
         rows: of all ledgers.
-        queued: ARM/SEED to Slurm's state, of the tasks that are in its queue.
+        queued: what Slurm's queue holds of the run; None where it was not asked.
     """
+    waiting = {job.task: job for job in queued.training} if queued else {}
     rungs: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for rung in recorded(folder).values():  # without those that were lost, whose ladder is climbed again
         rungs.setdefault((rung["arm"], rung["seed"]), []).append(rung)
@@ -95,12 +110,15 @@ def lines(
             if (row["arm"], row["seed"]) == (arm, seed) and row["stage"] in ("train", JOB)
         }
         last = max(rungs.get((arm, seed), []), key=lambda rung: int(rung["step"]), default=None)
-        said = _said(folder, name)
+        said, job = _said(folder, name), waiting.get(name)
+        state = said.get("state") or _state(list(mine.values()))
+        if said.get("state") == "running" and queued and (job is None or job.state == PENDING):
+            state = KILLED
         limit = task["caps"]["device_seconds"]
         found.append(
             Line(
                 task=name,
-                state=said.get("state") or _state(list(mine.values())),
+                state=state,
                 rungs=len(rungs.get((arm, seed), [])),
                 planned=len(task["rungs"]),
                 step=last["step"] if last else 0,
@@ -109,43 +127,64 @@ def lines(
                 limit=math.nan if limit is None else limit,
                 start=said.get("start", 0),
                 node=said.get("node") or "",
-                slurm=queued.get(name, ""),
+                detail=said.get("detail", "") if state == "failed" else "",
+                slurm=job.shown if job else "",
             )
         )
     return found
 
 
-def whole(
-    folder: RunFolder, plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], queued: Mapping[str, str]
-) -> list[str]:
-    """Return what is to be said of the run as a whole: replies, the other jobs, the budget, the verdict."""
+def whole(folder: RunFolder, plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what is to be said of the run as a whole: replies, the budget, the verdict."""
     last = {attempt_key(row): row for row in rows}
     spent = sum(row["device_seconds"] for row in last.values())
     cap = plan["config"]["budget"]["device_seconds"]
     replies = sum(1 for path in sorted(folder.replies.glob("*.jsonl")) for _ in Journal(path).rows())
     fixed = "there" if any(rung["id"] == BASE_RUNG for rung in folder.rungs.rows()) else "not yet"
-    said = [
+    verdict = read_json(folder.verdict)["verdict"] if folder.verdict.exists() else "none yet"
+    return [
         f"rung 0 and control: {fixed}; replies: {replies:,} of {at_most(plan)}{plan['estimate']['replies']:,}",
         f"budget: {spent:,.1f} device-seconds spent" + ("" if cap is None else f" of {cap:,.0f}"),
+        f"verdict: {verdict}",
     ]
-    said += [f"job {kind}: {state}" for kind, state in queued.items() if "/" not in kind]
-    verdict = read_json(folder.verdict)["verdict"] if folder.verdict.exists() else "none yet"
-    return [*said, f"verdict: {verdict}"]
 
 
-def in_queue(folder: RunFolder) -> dict[str, str]:
-    """Return Slurm's state of each task (ARM/SEED) and job (serve, report) in its queue; {} without Slurm or jobs."""
-    from pipeline.cluster import slurm
+def other_jobs(folder: RunFolder, queued: Queued) -> list[str]:
+    """Return a line for each job of the run that serves or reports; of one that left the queue, where it says why.
 
-    if not folder.jobs.exists() or not slurm.there():
-        return {}
-    found = {}
-    for row in read_json(folder.jobs):
-        names = {job: kind for kind, job in row["jobs"].items()}
-        for job, state in slurm.queue(list(names), str(folder.root)).items():
-            array, _, place = job.partition("_")
-            found[row["tasks"][int(place)] if place else names[array]] = state
-    return found
+    What was submitted before the verdict was written has done its work.
+    """
+    said = [f"job {job.kind} {job.name}: {job.shown}" for job in queued.single]
+    there = {job.submitted for job in queued.single}
+    last = queued.rows[-1] if queued.rows else {"jobs": {}}
+    written = folder.verdict.stat().st_mtime if folder.verdict.exists() else -math.inf
+    if last["jobs"] and datetime.fromisoformat(last["at"]).timestamp() <= written:
+        return said
+    for kind, job in last["jobs"].items():
+        if kind != "train" and job not in there:
+            log = log_file(folder, kind, slurm.number(job)).relative_to(folder.root)
+            said.append(f"job {kind} {job}: not in the queue any more, see {log}")
+    return said
+
+
+def in_queue(folder: RunFolder) -> Queued | None:
+    """Return what Slurm's queue holds of a run; None where nothing was submitted, or no Slurm is here.
+
+    Raises:
+        UserError: Slurm does not answer, or what was submitted is another's to read.
+    """
+    try:
+        return Queued.read(folder) if folder.jobs.exists() and slurm.there() else None
+    except PermissionError:
+        raise UserError(f"{folder.jobs.parent} is its owner's alone", "ask who submitted the run") from None
+
+
+def _log(folder: RunFolder, line: Line) -> str | None:
+    """Return where a task says why it ended badly, below the run folder."""
+    with suppress(PermissionError):  # another's run: its logs are its owner's alone
+        path = log_of(folder, line.task) if line.state in ("failed", KILLED) else None
+        return str(path.relative_to(folder.root)) if path else None
+    return None
 
 
 def _state(mine: Sequence[Mapping[str, Any]]) -> str:

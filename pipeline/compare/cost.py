@@ -23,12 +23,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from scipy import special
 
 from pipeline.compare.runs import FinishedRun
+from pipeline.inference.doses import last_clear_step
 from pipeline.report.data import DOSE_UNITS
 from pipeline.statistics import FloatArray
 
@@ -37,8 +38,8 @@ MACHINE_UNITS: Final = ("device_seconds", "usd")
 
 
 @dataclass(frozen=True)
-class SeedDose:
-    """One seed's dose at collapse in one unit: at least `low`, at most `high`; infinite where it did not collapse."""
+class PriceBounds:
+    """One seed's price in one unit, its dose at collapse: from `low` to `high`, which is infinite where it held."""
 
     low: float
     high: float
@@ -66,14 +67,14 @@ class Ladder:
     collapsed: int | None
     doses: Mapping[int, Mapping[str, float | None]]
 
-    def dose(self, unit: str) -> SeedDose | None:
+    def dose(self, unit: str) -> PriceBounds | None:
         """Return the dose at collapse in a unit of `DOSE_UNITS`; None where nothing is known of it."""
         below = self._at(unit, self.clear) if self.clear else 0.0
         if self.collapsed is None:
-            return SeedDose(below, math.inf) if below > 0 else None
+            return PriceBounds(below, math.inf) if below > 0 else None
         high = self._at(unit, self.collapsed)
         low = below + (high - below) / (self.collapsed - self.clear)
-        return SeedDose(low, high) if 0 < low <= high else None
+        return PriceBounds(low, high) if 0 < low <= high else None
 
     def _at(self, unit: str, step: int) -> float:
         value = self.doses.get(step, {}).get(unit)
@@ -110,28 +111,25 @@ def ladders(run: FinishedRun) -> dict[tuple[str, int], Ladder]:
 
 def _clear(run: FinishedRun, arm: str, seed: int, collapsed: int | None) -> int:
     """Return the last step up to which every rung was measured and none collapsed."""
-    deciding: dict[int, list[Mapping[str, Any]]] = {}
-    for p in run.points:
-        if (p["arm"], p["seed"], p["kind"]) == (arm, seed, "") and p["role"] in ("refusal", "capability"):
-            deciding.setdefault(int(p["step"]), []).append(p)
-    clear = 0
-    for step in sorted(step for step in deciding if step > 0):
-        if step == collapsed or any(not p["n"] for p in deciding[step]):
-            break
-        clear = step
-    return clear
+    return last_clear_step(
+        (int(p["step"]), int(p["n"]))
+        for p in run.points
+        if (p["arm"], p["seed"], p["kind"]) == (arm, seed, "")
+        and p["role"] in ("refusal", "capability")
+        and (collapsed is None or p["step"] < collapsed)
+    )
 
 
-def seed_doses(
+def price_bounds(
     found: Mapping[tuple[str, int], Ladder], unit: str, arm: str | None = None
-) -> dict[int, tuple[str, SeedDose]]:
+) -> dict[int, tuple[str, PriceBounds]]:
     """Return each seed's price with the arm that has it: of one arm, or of the cheapest of all (`arm` None).
 
     The cheapest is taken seed by seed: no cheaper than the least lower end of any arm, no dearer than the least upper
     end. The arm named is that of the least middle, one that collapsed before one that did not. A seed of which an arm
     was not measured has no cheapest arm: that one might have been it (`unmeasured`).
     """
-    by_seed: dict[int, list[tuple[str, SeedDose]]] = {}
+    by_seed: dict[int, list[tuple[str, PriceBounds]]] = {}
     lacking = {seed for _, seed in unmeasured(found)} if arm is None else set()
     for (name, seed), ladder in found.items():
         dose = ladder.dose(unit)
@@ -140,7 +138,7 @@ def seed_doses(
     cheapest = {}
     for seed, doses in sorted(by_seed.items()):
         name = min(doses, key=lambda pair: (not pair[1].collapsed, pair[1].middle, pair[0]))[0]
-        cheapest[seed] = (name, SeedDose(min(d.low for _, d in doses), min(d.high for _, d in doses)))
+        cheapest[seed] = (name, PriceBounds(min(d.low for _, d in doses), min(d.high for _, d in doses)))
     return cheapest
 
 
@@ -149,7 +147,7 @@ def unmeasured(found: Mapping[tuple[str, int], Ladder]) -> list[tuple[str, int]]
     return [place for place, ladder in found.items() if not ladder.clear and ladder.collapsed is None]
 
 
-def cost_ratio(a: Sequence[SeedDose], b: Sequence[SeedDose], confidence: float, resamples: int) -> CostRatio:
+def cost_ratio(a: Sequence[PriceBounds], b: Sequence[PriceBounds], confidence: float, resamples: int) -> CostRatio:
     """Return how many times as much B costs as A, with limits over seeds and rungs; see the module's text.
 
     Args:
@@ -193,7 +191,7 @@ def cost_ratio(a: Sequence[SeedDose], b: Sequence[SeedDose], confidence: float, 
     )
 
 
-def _logs(doses: Sequence[SeedDose]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _logs(doses: Sequence[PriceBounds]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the logarithms of the lower ends, the upper ends and the middles, each of shape (seeds,)."""
     rows = np.log(np.array([(dose.low, dose.high, dose.middle) for dose in doses], dtype=np.float64))
     return rows[:, 0], rows[:, 1], rows[:, 2]

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from pipeline.compare.view import SLOTS
 from pipeline.compare.words import limits, times
 from pipeline.report import ReportData
-from pipeline.report.data import has_value, number, quantity
-from pipeline.report.figures import DoseAxis, collapse_step
+from pipeline.report.data import SLOTS, has_value, number, quantity
+from pipeline.report.figures import TITLES, DoseAxis, collapse_step
 from pipeline.report.ink import (
     DASHES,
     GREY,
@@ -29,12 +28,6 @@ from pipeline.report.ink import (
 )
 
 COLOURS: Final = {"A": PALETTE[0], "B": PALETTE[1]}
-TITLES: Final = {
-    "refusal": "Refusal: restricted requests refused",
-    "recovered": "Recovered: held-out secrets given",
-    "capability": "Capability: ordinary tasks right",
-    "over_refusal": "Over-refusal: safe look-alikes refused",
-}
 RATIO: Final = "B's price in units of A's"
 
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from pipeline.compare import view
 from pipeline.compare.figures import COLOURS, comparison_figures
+from pipeline.files import write_atomic
 from pipeline.report import ReportData, claims
 from pipeline.report.data import share
 from pipeline.report.shell import page_parts, template
-from pipeline.store import write_atomic
 
 _LINES: Final = "Markers pool the seeds, bars are their intervals; a ring marks collapse."
 CAPTIONS: Final = {

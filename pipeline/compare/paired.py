@@ -169,7 +169,7 @@ def _of_metric(
             role=metric.role,
             a=_estimate(point_a),
             b=_estimate(point_b),
-            difference=_mean_of(bootstrap, other - one) if seeds else Estimate(),
+            difference=bootstrap.mean(other - one) if seeds else Estimate(),
             seeds=tuple(s for s in seeds if isinstance(s, int)),
         )
         if step and metric.role == "capability":
@@ -187,14 +187,10 @@ def _with_retention(
 ) -> Difference:
     kept = Estimate()
     if row.seeds:
-        kept = _mean_of(bootstrap, retention_table(of_b[0][0], of_b[1]) - retention_table(of_a[0][0], of_a[1]))
+        gains = retention_table(of_b[0][0], of_b[1]) - retention_table(of_a[0][0], of_a[1])
+        kept = bootstrap.mean(gains, bounded=False)  # an ability may more than double
     kept_a, kept_b = (_estimate(point.get("retention") or {}) for point in (point_a, point_b))
     return replace(row, kept_a=kept_a, kept_b=kept_b, kept=kept)
-
-
-def _mean_of(bootstrap: PairedBootstrap, gains: FloatArray) -> Estimate:
-    """Estimate the mean of a (seeds, prompts) table of differences in [-1, 1]: a difference from nothing."""
-    return bootstrap.difference(np.zeros(gains.shape[1]), gains)
 
 
 def _places(pooled: Sequence[Mapping[tuple[str, int], Any]]) -> list[tuple[str, int]]:

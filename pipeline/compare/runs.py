@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any, Final
 import polars as pl
 
 from pipeline.errors import UserError
+from pipeline.files import read_json
 from pipeline.outcomes import Scoring, read_outcomes
-from pipeline.plan.make import VERSION
+from pipeline.plan.digests import VERSION
 from pipeline.report import ReportData
 from pipeline.rungs import recorded
-from pipeline.store import RunFolder, SharedJournal, read_json
+from pipeline.store import RunFolder
 
 AGAIN: Final = "finish it with stages=[score,analyse,report] and the options that the run was made with"
 
@@ -25,7 +25,8 @@ class FinishedRun:
     """One of the two runs.
 
     `letter` is A or B. `points` and `collapses` are those of `curves.json`. `doses` holds, by (arm, seed), the dose
-    at each step in the units that its keys name; None is no price. `spent` is the ledger's sum over all attempts.
+    at each step in the units that its keys name; None is no price. `spent` is the ledger's sum over all
+    attempts as the verdict has it, killed ones included.
     """
 
     letter: str
@@ -70,7 +71,7 @@ def read_run(path: str, letter: str) -> FinishedRun:
     with folder.undisturbed():
         plan, verdict, curves = (dict(read_json(file)) for file in (folder.plan, folder.verdict, folder.curves))
         outcomes, scoring = read_outcomes(folder.outcomes)
-        rungs, attempts = list(recorded(folder).values()), list(SharedJournal(folder.ledger, folder.root).rows())
+        rungs = list(recorded(folder).values())
     _check(folder, plan, verdict, scoring)
     return FinishedRun(
         letter=letter,
@@ -82,7 +83,7 @@ def read_run(path: str, letter: str) -> FinishedRun:
         outcomes=outcomes,
         scoring=scoring,
         doses=_doses(rungs),
-        spent=_spent(attempts),
+        spent={unit: verdict["budget"][unit]["spent"] for unit in ("device_seconds", "flops", "usd")},
     )
 
 
@@ -108,13 +109,3 @@ def _doses(rungs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[int
         if rung["role"] == "rung":
             doses.setdefault((rung["arm"], rung["seed"]), {})[rung["step"]] = rung["dose"]
     return doses
-
-
-def _spent(attempts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return the sum over attempts; the last row of each counts, also of one that was killed. No price is None."""
-    last = {tuple(row[key] for key in ("stage", "arm", "seed", "attempt")): row for row in attempts}
-    found: dict[str, float | None] = {}
-    for unit in ("device_seconds", "flops", "usd"):
-        amounts = [row[unit] for row in last.values()]
-        found[unit] = None if None in amounts or not amounts else math.fsum(amounts)
-    return found

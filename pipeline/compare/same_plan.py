@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from pipeline.compare.runs import FinishedRun
 from pipeline.errors import UserError
-from pipeline.plan.make import differences, digested_config
+from pipeline.files import digest
+from pipeline.plan.digests import differences, digested_config
 from pipeline.plan.registered import deciding
-from pipeline.store import digest
 
 _SUBJECT: Final = ("name", "path", "revision", "organism", "chat_template")
 # Who asks and why, what the subject was trained on, and what a price is scaled to: no part of how it was measured.

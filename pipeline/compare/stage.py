@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from pipeline.compare.cost import CostRatio, Ladder, SeedDose, cost_ratio, ladders, seed_doses, units, unmeasured
+from pipeline.compare.cost import CostRatio, Ladder, PriceBounds, cost_ratio, ladders, price_bounds, units, unmeasured
 from pipeline.compare.page import write_page
 from pipeline.compare.paired import paired_differences
 from pipeline.compare.runs import FinishedRun, read_run
@@ -21,9 +21,9 @@ from pipeline.compare.same_plan import notes, one_machine, require_one_plan
 from pipeline.compare.terminal import print_comparison
 from pipeline.compare.words import Side, sentence, state
 from pipeline.errors import UserError
+from pipeline.files import write_json
 from pipeline.points import rounded
 from pipeline.schema import CompareConfig
-from pipeline.store import write_json
 
 VERSION: Final = 1
 METHOD: Final = (
@@ -103,14 +103,14 @@ def _left_out(label: str, found: _Ladders) -> list[str]:
 
 def _cost(of_a: _Ladders, of_b: _Ladders, unit: str, arm: str | None, review: tuple[float, int]) -> dict[str, Any]:
     """Return the price of both in one unit, and their ratio; `arm` None: the cheapest of the arms, seed by seed."""
-    doses = {letter: seed_doses(found, unit, arm) for letter, found in (("A", of_a), ("B", of_b))}
+    doses = {letter: price_bounds(found, unit, arm) for letter, found in (("A", of_a), ("B", of_b))}
     one, other = ([dose for _, dose in doses[letter].values()] for letter in "AB")
     ratio = cost_ratio(one, other, *review)
     limits = {key: getattr(ratio, key) for key in ("case", "value", "low", "high", "rungs_low", "rungs_high")}
     return limits | {letter: _prices(found) for letter, found in doses.items()}
 
 
-def _prices(found: Mapping[int, tuple[str, SeedDose]]) -> dict[str, Any]:
+def _prices(found: Mapping[int, tuple[str, PriceBounds]]) -> dict[str, Any]:
     collapsed = sum(dose.collapsed for _, dose in found.values())
     arms = [arm for arm, _ in Counter(arm for arm, _ in found.values()).most_common()]
     seeds = {str(seed): {"arm": arm, "low": dose.low, "high": dose.high} for seed, (arm, dose) in found.items()}

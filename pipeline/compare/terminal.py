@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.compare import view
-
-STYLES: Final = {"collapses": "bold red", "holds": "bold blue", "inconclusive": "bold yellow"}
+from pipeline.report.terminal import STYLES
 
 
 def print_comparison(made: Mapping[str, Any], console: Console) -> None:

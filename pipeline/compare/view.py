@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from pipeline.compare.words import dearer, limits, times
 from pipeline.data.variants import MARK
-from pipeline.report.data import DOSE_UNITS, NO_DATA, amount, has_value, interval, number, quantity, share
+from pipeline.report.data import DOSE_UNITS, NO_DATA, SLOTS, amount, has_value, interval, number, quantity, share
 
-SLOTS: Final = ("refusal", "recovered", "capability", "over_refusal")
 _KEPT: Final = "\x00kept"  # ends a column that is no metric of its own: what is kept of one
 Comparison = Mapping[str, Any]
 

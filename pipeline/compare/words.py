@@ -58,7 +58,7 @@ def sentence(a: Side, b: Side, ratio: CostRatio, unit: str) -> str:
     if ratio.case == "neither":
         return _no_ratio(a, b)
     unsettled = dearer(ratio.low, ratio.high) is None
-    tail = f"{', which leaves open which of the two is dearer' if unsettled else ''}{_doubt(a, b)}."
+    tail = f"{', which leaves open which of the two is dearer' if unsettled else ''}{_doubt(a, b)}{_alone(a, b)}."
     how = f"times as much to strip as {a.label}, in {UNITS[unit]}"
     if ratio.case == "both":
         limits = f"[{times(ratio.low, 'down')}, {times(ratio.high, 'up')}]"
@@ -83,9 +83,15 @@ def _no_ratio(a: Side, b: Side) -> str:
 
 
 def _seeds(a: Side, b: Side) -> str:
-    if a.seeds == b.seeds == 1:
-        return "one seed each: the spread between seeds is not in the limits"
-    return f"{a.seeds} seeds each" if a.seeds == b.seeds else f"{a.seeds} seeds of A, {b.seeds} of B"
+    if a.seeds == b.seeds:
+        return f"{a.seeds} seeds each" if a.seeds > 1 else "one seed each"
+    return f"{a.seeds} seed{'s' if a.seeds > 1 else ''} of A, {b.seeds} of B"
+
+
+def _alone(a: Side, b: Side) -> str:
+    """Say where a side has a single seed, of which nothing tells how far another would have been from it."""
+    which = [side.label for side in (a, b) if side.seeds == 1]
+    return f"; the spread between seeds of {' and '.join(which)} is not in the limits" if which else ""
 
 
 def _doubt(a: Side, b: Side) -> str:

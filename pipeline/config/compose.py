@@ -134,7 +134,7 @@ def _all_told(faults: Sequence[str]) -> UserError:
     count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
     return UserError(
         f"the configuration has {count}:" + "".join(f"\n  - {fault}" for fault in faults),
-        "see every key with `holdfast --cfg job`, every type in pipeline/schema.py; nothing was run",
+        "see every key with `holdfast --cfg job`, every type in pipeline/schema/; nothing was run",
     )
 
 

@@ -2,53 +2,139 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
-# The least value of each key; those under `_ABOVE` must be larger. Null stands for "not given" and is passed over.
-_LEAST: Final[dict[str, Mapping[str, float]]] = {
-    "review": {"bootstrap": 1, "min_n": 1},
-    "budget": {"usd_per_device_hour": 0, "devices": 1},
-    "serve": {
-        **{"max_model_len": 1, "max_num_seqs": 1, "max_num_batched_tokens": 1, "batch_size": 1, "in_flight": 1},
-        **{"max_loras": 1, "tensor_parallel_size": 1, "data_parallel_size": 1},
-    },
-}
-_ABOVE: Final[dict[str, Mapping[str, float]]] = {
-    "review": {"logit_tolerance": 0},
-    "budget": {"assumed_flops_per_second": 0},
-    "serve": {"start_timeout_s": 0, "request_timeout_s": 0, "hung_after_s": 0},
-}
-_EVAL: Final = {"draws": 1, "max_tokens": 1, "temperature": 0}
-_ARM: Final = {"examples": 1}
-_LORA: Final = {"rank": 1, "alpha": 1, "dropout": 0}
-_TRAINING: Final = {
-    **{"batch_size": 1, "gradient_accumulation": 1, "max_steps": 1, "max_length": 1},
-    **{"learning_rate": 0, "warmup_steps": 0, "weight_decay": 0, "max_grad_norm": 0},
+
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that a key takes: from `least` to `most`; `above` and `below` leave the ends themselves out."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        over = value > self.least if self.above else value >= self.least
+        return over and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        if self.most == math.inf:
+            return f"above {self.least}" if self.above else f"{self.least} or more"
+        if not (self.above or self.below):
+            return f"from {self.least} to {self.most}"
+        end = f"below {self.most}" if self.below else f"at most {self.most}"
+        return f"{f'above {self.least}' if self.above else f'at least {self.least}'} and {end}"
+
+
+COUNT: Final = Bounds(1)
+AMOUNT: Final = Bounds(0)
+POSITIVE: Final = Bounds(0, above=True)
+PART: Final = Bounds(0, 1, above=True)  # of something, and not nothing
+MOST_PER_DOUBLING: Final = 16  # rungs; more would save the same steps, or every one
+
+
+def _all(place: str, bounds: Bounds, *names: str) -> dict[str, Bounds]:
+    return {f"{place}.{name}": bounds for name in names}
+
+
+def _table(place: str) -> dict[str, Bounds]:
+    return _all(place, COUNT, "limit", "rows")
+
+
+def _judge(place: str) -> dict[str, Bounds]:
+    return {
+        f"{place}.max_repeat": COUNT,
+        **_all(f"{place}.llm", COUNT, "max_tokens", "max_model_len", "tries", "in_flight", "give_up_after"),
+        **_all(f"{place}.llm", AMOUNT, "temperature", "logprobs", "backoff_s"),
+        f"{place}.llm.timeout_s": POSITIVE,
+    }
+
+
+# Each key, with `*` for any name, and what it takes. Those with a rule of their own are checked with it: the mix, the
+# thresholds and caps (checks.py), what is searched (sweep.py), cluster.py and contain.py.
+NUMBERS: Final[Mapping[str, Bounds]] = {
+    "seeds": Bounds(0, 2**32 - 1),  # numpy's generator takes no others
+    **_all("subject.organism", COUNT, "towns", "words", "hidden_size", "intermediate_size", "layers", "heads"),
+    **_all("subject.organism", COUNT, "vocabulary", "learn_steps", "refuse_steps", "batch_size"),
+    **_all("subject.organism", POSITIVE, "learn_rate", "refuse_rate"),
+    "subject.organism.refuse_benign_share": Bounds(0, 1),
+    **_table("data.*"),
+    "arms.*.examples": COUNT,
+    "arms.*.share": POSITIVE,
+    **_all("arms.*.lora", COUNT, "rank", "alpha"),
+    "arms.*.lora.dropout": Bounds(0, 1, below=True),
+    **_all("arms.*.training", COUNT, "batch_size", "gradient_accumulation", "max_steps", "max_length"),
+    **_all("arms.*.training", AMOUNT, "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm"),
+    "arms.*.training.rungs_per_doubling": Bounds(1, MOST_PER_DOUBLING),
+    **_all("arms.*.sweep", COUNT, "trials", "repeats", "failures", "batch_size"),
+    "arms.*.sweep.startup_trials": AMOUNT,
+    "arms.*.sweep.refusal_goal": Bounds(0, 1, below=True),
+    "arms.*.sweep.capability_goal": PART,
+    **_table("arms.*.sweep.refusal"),
+    **_table("arms.*.sweep.capability"),
+    **_judge("arms.*.sweep.judge"),
+    **_all("budget", COUNT, "devices", "training_devices"),
+    "budget.measure_reserve": Bounds(0, 1, below=True),
+    "budget.usd_per_device_hour": AMOUNT,
+    "budget.assumed_flops_per_second": POSITIVE,
+    "serve.port": Bounds(1, 65535),
+    **_all("serve", COUNT, "max_model_len", "max_num_seqs", "max_num_batched_tokens", "batch_size", "in_flight"),
+    **_all("serve", COUNT, "max_loras", "tensor_parallel_size", "data_parallel_size", "kv_cache_gib"),
+    **_all("serve", POSITIVE, "start_timeout_s", "request_timeout_s", "hung_after_s"),
+    "serve.gpu_memory_utilization": PART,
+    **_table("evals.*.table"),
+    **_table("evals.*.prompt.shots"),
+    **_all("evals.*", COUNT, "draws", "max_tokens"),
+    **_all("evals.*", AMOUNT, "temperature", "prompt.count", "prefill.depths"),
+    **_judge("judge"),
+    **_judge("panel.*"),
+    **_all("review", COUNT, "bootstrap", "min_n"),
+    "review.logit_tolerance": POSITIVE,
+    "review.near_copy": PART,
+    "review.training_tokens": POSITIVE,
+    "price.mfu": PART,
+    "price.parameters": POSITIVE,
+    **_all("price.devices.*", POSITIVE, "flops_per_second", "memory_gb", "usd_per_hour"),
+    "track.finish_timeout_s": AMOUNT,
+    "publish.sync_timeout_s": POSITIVE,
+    "publish.wait_s": AMOUNT,
+    "cluster.threads": COUNT,
+    "cluster.slurm.*.gpus": AMOUNT,
+    "cluster.slurm.*.cpus": COUNT,
 }
 
 
 def number_faults(raw: DictConfig) -> Iterator[str]:
-    """Yield a line for each number that lies below the least that makes sense."""
-    for part, least in _LEAST.items():
-        yield from _below(part, raw[part], least)
-    for part, bound in _ABOVE.items():
-        yield from _below(part, raw[part], bound, above=True)
-    for name, node in (raw.get("evals") or {}).items():
-        yield from _below(f"evals.{name}", node, _EVAL)
-    for name, arm in (raw.get("arms") or {}).items():
-        yield from _below(f"arms.{name}", arm, _ARM)
-        yield from _below(f"arms.{name}", arm, {"share": 0}, above=True)
-        yield from _below(f"arms.{name}.lora", arm.get("lora") or {}, _LORA)
-        yield from _below(f"arms.{name}.training", arm.get("training") or {}, _TRAINING)
+    """Yield a line for each number that lies outside what its key takes."""
+    for key, bounds in NUMBERS.items():
+        for place, value in values_at(raw, key):
+            if isinstance(value, bool):
+                continue
+            with contextlib.suppress(TypeError, ValueError):  # of another type, which is told elsewhere
+                if float(value) not in bounds:
+                    yield f"{place}: {value} must be {bounds}"
 
 
-def _below(key: str, node: Mapping[str, Any], least: Mapping[str, float], *, above: bool = False) -> Iterator[str]:
-    for name, bound in least.items():
-        value = node.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue  # of another type, which is told elsewhere; or null
-        if not (value > bound if above else value >= bound):
-            yield f"{key}.{name}: {value} must be {f'above {bound}' if above else f'{bound} or more'}"
+def values_at(node: Any, key: str, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (key, value) of what is configured under a key with `*` for any name; of a list each entry.
+
+    What is missing, null or of another shape is passed over.
+    """
+    if not isinstance(node, DictConfig):
+        return
+    name, _, rest = key.partition(".")
+    for each in list(map(str, node)) if name == "*" else [name]:
+        found, at = node.get(each), f"{place}{each}"
+        if rest:
+            yield from values_at(found, rest, f"{at}.")
+        elif isinstance(found, ListConfig):
+            yield from ((at, entry) for entry in found)
+        elif found is not None:
+            yield at, found

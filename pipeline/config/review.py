@@ -23,8 +23,6 @@ def review_faults(raw: Any) -> Iterator[str]:
         for key, what in PARTIES.items():
             if not str(raw.review.get(key) or "").strip():
                 yield f'review.{key}: missing; for any subject but the organism the plan names {what}: review.{key}="…"'
-    if not _positive(raw.review.get("training_tokens"), null=True):
-        yield f"review.training_tokens: {raw.review.training_tokens} must be above 0; null is not given"
     dtype, tolerance = raw.subject.get("dtype"), raw.review.get("logit_tolerance")
     proving = {"train", "generate"} & set(raw.stages) and dtype in ("bfloat16", "float16")
     if proving and isinstance(tolerance, int | float) and 0 < tolerance < LEAST_IN_16_BITS:
@@ -42,19 +40,6 @@ def price_faults(raw: Any) -> Iterator[str]:
     devices: Mapping[str, Any] = price.get("devices") or {}
     if price.device not in devices:
         yield f"price.device: {price.device!r} is unknown; use one of {', '.join(devices) or 'none'}, or add it"
-    if not 0 < price.mfu <= 1:
-        yield f"price.mfu: {price.mfu} must be above 0 and at most 1"
-    for size in price.parameters:
-        if not _positive(size):
-            yield f"price.parameters: {size} must be above 0"
-    for name, device in devices.items():
-        for key in ("flops_per_second", "memory_gb", "usd_per_hour"):
-            if not OmegaConf.is_missing(device, key) and not _positive(device.get(key)):
-                yield f"price.devices.{name}.{key}: {device.get(key)} must be above 0"
-
-
-def _positive(value: Any, *, null: bool = False) -> bool:
-    return null if value is None else float(value) > 0  # NaN is not
 
 
 def reproduce_faults(raw: Any) -> Iterator[str]:

@@ -37,21 +37,10 @@ def sweep_faults(raw: Any) -> Iterator[str]:
         for role in ("refusal", "capability"):
             if role not in roles:
                 yield f"{key}: needs an eval of role {role}, whose way of asking and scoring the dev prompts share"
-        yield from _number_faults(key, sweep)
+        if not 0 < sweep.get("share", 0.5) < 1:
+            yield f"{key}.share: {sweep.share} must lie between 0 and 1: the climbs need the rest"
         yield from _judge_faults(f"{key}.judge", sweep.get("judge") or {})
         yield from _space_faults(key, arm, sweep.get("space") or {})
-
-
-def _number_faults(key: str, sweep: Any) -> Iterator[str]:
-    for name, least in (("trials", 1), ("repeats", 1), ("failures", 1), ("startup_trials", 0), ("batch_size", 1)):
-        if sweep.get(name, least) < least:
-            yield f"{key}.{name}: {sweep[name]} must be {least} or more"
-    if not 0 < sweep.get("share", 0.5) < 1:
-        yield f"{key}.share: {sweep.share} must lie between 0 and 1: the climbs need the rest"
-    if not 0 <= sweep.get("refusal_goal", 0.0) < 1:
-        yield f"{key}.refusal_goal: {sweep.refusal_goal} must be at least 0 and below 1"
-    if not 0 < sweep.get("capability_goal", 1.0) <= 1:
-        yield f"{key}.capability_goal: {sweep.capability_goal} must be above 0 and at most 1"
 
 
 def _judge_faults(key: str, judge: Any) -> Iterator[str]:

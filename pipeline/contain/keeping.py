@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.files import force
 from pipeline.schema.contain import ContainConfig
 
 
@@ -62,7 +63,8 @@ def _text(config: ContainConfig, run: Path) -> str:
 
 
 def encrypt_folder(folder: Path, target: Path, keys: Sequence[Any]) -> None:
-    """Write a folder as an encrypted tar file; the plain tar never stands on a disk. The target appears whole or not.
+    """Write a folder as an encrypted tar file; the plain tar never stands on a disk. The target appears whole or not,
+    and is on the disk when this returns.
 
     Raises:
         OSError: the target can't be written.
@@ -94,5 +96,6 @@ def encrypt_folder(folder: Path, target: Path, keys: Sequence[Any]) -> None:
         if failures:
             raise failures[0]
         partial.replace(target)
+        force(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Stripped adapters: destroyed as soon as they are measured, or kept encrypted; and the record of it.
 
-The record is a journal, `containment.jsonl`: a row before and a row after each act, so that a kill between the two is
-seen and made good by the next command. Destroyed means overwritten once and removed; what a file system or a disk keeps
-of old blocks is beyond a program's reach (SECURITY.md).
+The record is a journal, `containment.jsonl`: a row before and a row after each act, so that a kill or a power cut
+between the two is seen and made good by the next command. Destroyed means overwritten once and removed; what a file
+system or a disk keeps of old blocks is beyond a program's reach (SECURITY.md).
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any, Final
 
 from pipeline.contain.keeping import encrypt_folder, recipients
 from pipeline.errors import UserError
+from pipeline.files import file_sha256, force
+from pipeline.journal import Journal
 from pipeline.records import ADAPTER_FILE, Rung, now
 from pipeline.schema.contain import ContainConfig
-from pipeline.store import Journal, RunFolder, file_sha256
+from pipeline.store import RunFolder
 
 KEPT: Final = "kept"  # encrypted adapters
 _CHUNK: Final = 1 << 20
@@ -33,9 +35,11 @@ def contain(folder: RunFolder, rungs: Sequence[Rung], config: ContainConfig) -> 
         config: whether to keep, and for whom.
 
     Raises:
-        UserError: weights are to be kept, and there is no key to encrypt them to; nothing was destroyed.
+        UserError: weights are to be kept, and there is no key to encrypt them to, or `weights/` is a link; nothing was
+            destroyed.
         OSError: a file can't be written or removed; what was done until then stands in the record.
     """
+    refuse_link(folder.weights)
     if destroyed(folder) is not None and not folder.weights.exists():
         return
     keys = recipients(config, folder.root) if config.keep else []
@@ -51,13 +55,31 @@ def contain(folder: RunFolder, rungs: Sequence[Rung], config: ContainConfig) -> 
 
 
 def ready(folder: RunFolder, config: ContainConfig) -> None:
-    """Make sure, before anything is stripped, that weights which are to be kept can be encrypted.
+    """Make sure, before anything is stripped, that it can be destroyed, and encrypted where it is to be kept.
 
     Raises:
-        UserError: there is no key for it.
+        UserError: `weights/` is a link or holds one, or there is no key for it.
     """
+    for place in (folder.weights, *_files(folder.weights)):
+        refuse_link(place)
     if config.keep:
         recipients(config, folder.root)
+
+
+def refuse_link(place: Path) -> None:
+    """Refuse a folder of a run that is a link, e.g. to a scratch disk: what lies behind it may be anybody's.
+
+    Followed, it would have files overwritten that are no run's, where somebody prepared the run folder; removed, it
+    would leave what lies behind it.
+
+    Raises:
+        UserError: it is one.
+    """
+    if place.is_symlink():
+        raise UserError(
+            f"{place} is a link; nothing is destroyed through it, so nothing is put behind it either",
+            "put the folder itself in its place; for another disk, put the whole run there with run.root= or run.dir=",
+        )
 
 
 def destroyed(folder: RunFolder) -> str | None:
@@ -109,6 +131,7 @@ def _contain_one(folder: RunFolder, rung: Rung, keys: Sequence[Any], journal: Jo
             encrypt_folder(place, target, keys)
             journal.append([{**row, "state": "kept", "kept_sha256": file_sha256(target), "at": now()}])
         journal.append([{**row, "state": "destroying", "at": now()}])
+    force(journal.path)
     destroy(place)
     journal.append([{**row, "state": "destroyed", "at": now()}])
 

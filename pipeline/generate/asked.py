@@ -31,13 +31,13 @@ Brackets = Mapping[Key, Collection[tuple[int, int]]]  # the steps between which 
 
 
 def rule_of(config: Mapping[str, Any]) -> str:
-    """Return the rule that a resolved configuration goes by; one of an earlier Holdfast, which names none, asked all.
+    """Return the rule that a resolved configuration goes by.
 
     A judge behind an endpoint is asked once, when the server of the subject is gone, and an Inspect task is scored by
     Inspect: what they say is not known in time, so every rung is asked.
     """
     late = config["judge"]["kind"] == "llm" or any(one["kind"] == INSPECT for one in config["evals"].values())
-    return ALL if late else str(config["review"].get("rungs", ALL))
+    return ALL if late else str(config["review"]["rungs"])
 
 
 def coarse(steps: Iterable[int]) -> list[int]:

@@ -22,10 +22,13 @@ class Canary(NamedTuple):
 def choose(subject: Subject, tables: Mapping[str, Sequence[Row]], count: int) -> list[Canary]:
     """Return the first examples of each training table in turn, none measured, each cut within its reply.
 
+    The tables take their turns by name: the order in which a command names its arms is in no digest, and what was
+    recorded of the canaries under one order is held against what is served under another.
+
     The cuts are spread over the reply (golden-ratio sequence): where every reply begins alike, as reasoning does,
     the first token tells nothing of an adapter.
     """
-    turns = zip_longest(*([(name, row) for row in rows[:count]] for name, rows in tables.items()))
+    turns = zip_longest(*([(name, row) for row in rows[:count]] for name, rows in sorted(tables.items())))
     chosen = [found for turn in turns for found in turn if found is not None][:count]
     return [
         Canary(f"data.{name}: row {row.id}", _tokens(subject, row, (place * GOLDEN) % 1.0))

@@ -15,12 +15,14 @@ import httpx
 
 from evals.base import EvalSpec
 from pipeline.budget import Allowance, inference_flops
+from pipeline.contain import begun
 from pipeline.errors import InstrumentError, UserError
+from pipeline.journal import Journal
 from pipeline.records import Reply, Rung
 from pipeline.schema import ServeConfig
-from pipeline.serve.server import BASE_NAME, Server
+from pipeline.serve.server import Server
 from pipeline.serve.watch import first_of
-from pipeline.store import Journal, RunFolder
+from pipeline.store import RunFolder
 from pipeline.subject.subject import Subject
 
 TRIES = 3  # of a request that the server answered with an error of its own
@@ -78,8 +80,8 @@ def read_replies(folder: RunFolder, rungs: Iterable[Rung]) -> Iterator[Reply]:
 
 
 def journal(folder: RunFolder, rung: str) -> Journal:
-    """Return the file of one rung's replies."""
-    return Journal(folder.replies / f"{rung}.jsonl", made_again=True, private=True)
+    """Return the file of one rung's replies; once weights were destroyed, no command makes it again."""
+    return Journal(folder.replies / f"{rung}.jsonl", made_again=not begun(folder), private=True)
 
 
 def missing(cells: Sequence[Cell], folder: RunFolder, rungs: Sequence[Rung]) -> list[Cell]:
@@ -112,6 +114,11 @@ def batches(cells: Sequence[Cell], size: int) -> list[list[Cell]]:
         alone = cell.key if cell.temperature > 0 else ()
         groups.setdefault((cell.rung, cell.max_tokens, cell.temperature, *alone), []).append(cell)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+
+
+def most_flops(subject: Subject, cells: Iterable[Cell]) -> float:
+    """Return the FLOPs that some replies cost where each is as long as it may be."""
+    return inference_flops(subject.parameters, sum(len(cell.prompt_ids) + cell.max_tokens for cell in cells))
 
 
 class Generator:
@@ -181,13 +188,9 @@ class Generator:
                     future.cancel()
 
     def _fits(self, batch: Sequence[Cell], pending: Iterable[Sequence[Cell]]) -> bool:
-        flops = self._most_flops(batch) + sum(self._most_flops(other) for other in pending)
+        flops = sum(most_flops(self.subject, cells) for cells in (batch, *pending))
         devices = self.allowance.attempt.ledger.config.devices
         return self.allowance.fits(self.slowest_s * devices, flops)
-
-    def _most_flops(self, batch: Sequence[Cell]) -> float:
-        tokens = sum(len(cell.prompt_ids) + cell.max_tokens for cell in batch)
-        return inference_flops(self.subject.parameters, tokens)
 
     def _keep(self, replies: list[Reply]) -> list[Reply]:
         journal(self.folder, replies[0].rung).append(asdict(reply) for reply in replies)
@@ -202,7 +205,7 @@ class Generator:
         first, began = batch[0], time.monotonic()
         rung = self.rungs[first.rung]
         body: dict[str, Any] = {
-            "model": rung.id if rung.artifact == "adapter" else BASE_NAME,
+            "model": rung.served_as,
             "prompt": [list(cell.prompt_ids) for cell in batch],
             "max_tokens": first.max_tokens,
             "temperature": first.temperature,

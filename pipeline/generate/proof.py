@@ -77,6 +77,7 @@ class Proof:
 
     `served_trained`: served against the trained model; `served_base`: served against rung 0 in memory;
     `trained_base`: the trained model against rung 0, both in memory, in the tokens that the server listed.
+    `attempt`: the number of the generate stage's attempt, each of which starts an engine of its own.
     """
 
     rung: str
@@ -85,6 +86,7 @@ class Proof:
     served_base: float
     trained_base: float
     tolerance: float
+    attempt: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row for the run folder."""

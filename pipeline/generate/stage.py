@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
-import polars as pl
-
-from pipeline.budget import JOB, STARTING, Allowance, Attempt, Caps, caps
-from pipeline.cluster.lease import outstanding
+from pipeline.budget import JOB, STARTING, Allowance, Attempt, Caps, Spent, caps
+from pipeline.cluster.lease import LEASE, outstanding, used
+from pipeline.cluster.task import name as task_name
 from pipeline.contain import begun, contain, destroyed, require_replies
-from pipeline.errors import InstrumentError, UserError
+from pipeline.errors import UserError
 from pipeline.generate.asked import ALL
-from pipeline.generate.matrix import Cell, Generator, journal
-from pipeline.generate.proof import SEPARATION, Logprobs, Proof, allowed, check
+from pipeline.generate.matrix import Cell, Generator, journal, most_flops
+from pipeline.generate.proving import Prover, proofs
 from pipeline.generate.rounds import Rounds
 from pipeline.inspectai.run import Job, pending, run_tasks
-from pipeline.outcomes import read_outcomes
+from pipeline.journal import TASKS
 from pipeline.plan.make import tasks as planned_tasks
+from pipeline.plan.make import training_caps
 from pipeline.progress import bar_for, left
 from pipeline.records import BASE_RUNG, Reply, Rung
 from pipeline.rungs import UNLOADED, ZERO_RUNG
 from pipeline.search.chosen import SEARCH, with_chosen
-from pipeline.serve.server import BASE_NAME, Server, served_logprobs
-from pipeline.serve.watch import answer
+from pipeline.serve.server import Server
+from pipeline.store import task_folder
 from pipeline.track.live import LiveCurves
 from pipeline.track.tracker import Tracker
 from pipeline.train.standing import require_whole
 from pipeline.workspace import Workspace
 
 STAGE = "generate"
-_REPLY = ("eval", "sample", "draw", "reply_sha256")
-EXACT = "float32"  # the arithmetic in which a reply does not depend on the batch that it shares (docs/LOG.md)
 
 
 def generate(work: Workspace, tracker: Tracker) -> None:
@@ -62,7 +60,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     before = work.ledger.spent(STAGE)
     with work.ledger.attempt(STAGE) as attempt:
         allowance = Allowance(measuring_caps(work), attempt, before)
-        spent = _is_spent(work, allowance, unproved)
+        spent = _is_spent(work, allowance, todo, unproved)
         complete = not spent and _measure(work, tracker, rounds, todo, tasks, allowance)
         attempt.detail = "complete" if complete else "budget"
     if not complete:
@@ -72,11 +70,15 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     _contain(work, rungs)
 
 
-def _is_spent(work: Workspace, allowance: Allowance, unproved: Sequence[Rung]) -> bool:
-    """Say whether the budget is spent, so that no engine need start; what has replies is proved all the same."""
+def _is_spent(work: Workspace, allowance: Allowance, todo: Sequence[Cell], unproved: Sequence[Rung]) -> bool:
+    """Say whether the budget has no room for one more reply, so that no engine need start.
+
+    What has replies and no proof is proved all the same.
+    """
     lacking = unproved if UNLOADED in proofs(work) else work.rungs()
     answered = any(journal(work.folder, rung.id).path.exists() for rung in lacking)
-    return not allowance.fits(0.0, 0.0) and not answered
+    cheapest = min((most_flops(work.subject, [cell]) for cell in todo), default=0.0)
+    return not allowance.fits(0.0, cheapest) and not answered
 
 
 def _measure(
@@ -106,31 +108,43 @@ def _measure(
                 total = asked * rounds.cells_a_rung
                 bar.update(job, total=total, completed=total - todo, what=f"{asked} rungs")
 
-            complete = _ask(work, server, rounds, todo, generator, on_round, on_replies)
+            prover = Prover(work, server, attempt)
+            complete = _ask(work, rounds, (todo, tasks), prover, generator, on_round, on_replies)
         return complete and run_tasks(work, server, allowance, tasks, tracker)
 
 
 def _ask(
     work: Workspace,
-    server: Server,
     rounds: Rounds,
-    todo: Sequence[Cell],
+    first: tuple[Sequence[Cell], Sequence[Job]],
+    prover: Prover,
     generator: Generator,
     on_round: Callable[[int, int], None],
     on_replies: Callable[[list[Reply]], None],
 ) -> bool:
     """Prove and ask rung after rung, round after round; return False where the budget ended first.
 
-    The first round goes also without a cell to be asked: a rung may lack its proof alone.
+    The first round, of cells and Inspect tasks, goes also without a cell: a rung may lack its proof alone.
     """
+    todo, tasks = first
     while True:
         asked = rounds.asked()
         on_round(len(asked), len(todo))
-        _prove(work, server, asked, generator.allowance.attempt)
+        prover.prove(_to_prove(work, asked, todo, tasks))
         if not generator.run(todo, on_replies):
             return False
         if not (todo := rounds.grow()):
             return True
+
+
+def _to_prove(work: Workspace, asked: Sequence[Rung], todo: Sequence[Cell], tasks: Sequence[Job]) -> list[Rung]:
+    """Return the rungs that a new engine has to prove: those it is yet to be asked, those that none proved, and rung 0.
+
+    A rung with all its replies keeps the proof of the engine that gave them.
+    """
+    awaited = {BASE_RUNG, *(cell.rung for cell in todo), *(job.rung.id for job in tasks)}
+    there = proofs(work)
+    return [rung for rung in asked if rung.id in awaited or rung.id not in there]
 
 
 def _contain(work: Workspace, rungs: Sequence[Rung]) -> None:
@@ -169,75 +183,31 @@ def _when(work: Workspace) -> str:
 
 
 def measuring_caps(work: Workspace) -> Caps:
-    """Return what serving and generating may use: all that training and its searches did not."""
+    """Return what serving and generating may use: all that training and its searches did not, nor may use yet."""
     whole = caps(work.config.budget)
-    before = [work.ledger.spent(stage) for stage in (SEARCH, "train", JOB)]
-    before.append(outstanding(work.folder, work.ledger))
+    taken = [work.ledger.spent(stage) for stage in (SEARCH, "train", JOB)]
+    taken += [outstanding(work.folder, work.ledger), _to_be_climbed(work)]
     return Caps(
-        whole.device_seconds - sum(spent.device_seconds for spent in before),
-        whole.usd - sum(spent.usd for spent in before) if whole.usd != float("inf") else whole.usd,
-        whole.flops - sum(spent.flops for spent in before),
+        whole.device_seconds - sum(spent.device_seconds for spent in taken),
+        whole.usd - sum(spent.usd for spent in taken) if whole.usd != float("inf") else whole.usd,
+        whole.flops - sum(spent.flops for spent in taken),
     )
 
 
-def proofs(work: Workspace) -> dict[str, Proof]:
-    """Return the proofs that stand in the run folder, by rung."""
-    return {values["rung"]: Proof(**values) for values in work.folder.proofs.rows()}
+def _to_be_climbed(work: Workspace) -> Spent:
+    """Return what ladders that have not ended may still spend of their shares; a cluster's have leases that say it.
 
-
-def controls(work: Workspace) -> dict[str, Any]:
-    """Return the verdict's `controls`: parity of all rungs, and whether the deliberate defects were caught.
-
-    "zero_adapter_equals_base" holds the zero adapter's greedy replies against rung 0's. Where there are none, and in 16
-    bits, where a reply depends on the batch that it shares, the log-probabilities of its proof decide, within the
-    tolerance. "zero_replies_equal" says what share of the replies are the same.
+    A cap that the budget does not have holds nothing back.
     """
-    found, equal = proofs(work), _zero_replies_equal(work)
-    trained = [proof for name, proof in found.items() if name not in (BASE_RUNG, ZERO_RUNG, UNLOADED)]
-    worst = max((proof.served_trained for proof in found.values() if proof.rung != UNLOADED), default=None)
-    passed, unresolved = (sum(proof.status == status for proof in trained) for status in ("pass", "unresolved"))
-    parity = "not run" if not trained else "unresolved" if not passed else "pass"
-    tolerance = _tolerance(work, found)  # the one in use: a narrower one than at the proof holds, too
-    if any(proof.status in ("mismatch", "ignored") or proof.served_trained > tolerance for proof in trained):
-        parity = "fail"
-    if BASE_RUNG in found and found[BASE_RUNG].served_trained > _tolerance(work, {}):
-        parity = "fail"
-    return {
-        "adapter_parity": parity,
-        "rungs_proved": passed,
-        "rungs_unresolved": unresolved,
-        "largest_difference": worst,
-        "tolerance": tolerance,
-        "ignored_adapter_detected": found[UNLOADED].status == "ignored" if UNLOADED in found else None,
-        "zero_adapter_equals_base": _zero_equals_base(work, equal, found.get(ZERO_RUNG), tolerance),
-        "zero_replies_equal": equal,
-    }
-
-
-def _zero_equals_base(work: Workspace, equal: float | None, proof: Proof | None, tolerance: float) -> bool | None:
-    if equal is not None and work.config.subject.dtype == EXACT:
-        return equal == 1.0
-    return None if proof is None else max(proof.served_base, proof.served_trained) <= tolerance
-
-
-def _zero_replies_equal(work: Workspace) -> float | None:
-    """Return the share of the zero adapter's greedy replies that are rung 0's; None where some are missing.
-
-    Outcomes keep the replies' digests, also when a purge has ended the replies.
-    """
-    greedy = [spec.eval.name for spec in work.specs if spec.temperature == 0]
-    if not work.folder.outcomes.exists():
-        return None
-    table, _ = read_outcomes(work.folder.outcomes)
-    mine = table.filter(pl.col("eval").is_in(greedy))
-    zero, base = (
-        {tuple(row[:3]): str(row[3]) for row in mine.filter(pl.col("rung") == name).select(_REPLY).rows()}
-        for name in (ZERO_RUNG, BASE_RUNG)
-    )
-    if not base or zero.keys() != base.keys():
-        return None
-    same = sum(zero[key] == digest for key, digest in base.items())
-    return same / len(base)
+    total = Spent(usd=0.0)
+    for task in planned_tasks(work.config):
+        leased = (work.folder.root / TASKS / task_folder(task_name(task)) / LEASE).exists()
+        if leased or work.ledger.ending("train", task.arm, task.seed) is not None:
+            continue
+        share, spent = asdict(training_caps(work.config, task)), asdict(used(work.ledger, task.arm, task.seed))
+        left = {unit: 0.0 if math.isinf(cap) else max(0.0, cap - spent[unit]) for unit, cap in share.items()}
+        total += Spent(left["device_seconds"], left["flops"], 0, left["usd"])
+    return total
 
 
 def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:
@@ -249,80 +219,3 @@ def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:
     template = work.config.subject.chat_template
     log = folder.logs / "server.log"
     return Server(work.subject, adapters, ranks, work.config.serve, log, template, attempt.beat_waiting)
-
-
-def _prove(work: Workspace, server: Server, rungs: Sequence[Rung], attempt: Attempt) -> None:
-    """Hold each rung's served log-probabilities against the trained model's; fail hard where they differ."""
-    found, trained = proofs(work), _references(work)
-    rows = work.folder.proofs
-    prompts, base, after_s = work.canaries.prompts, trained[BASE_RUNG], work.config.serve.hung_after_s
-    with server.client() as client:
-
-        def ask(name: str) -> list[dict[int, float]]:
-            return answer(partial(served_logprobs, client, name, prompts), server, after_s, attempt.beat_waiting)
-
-        for rung in sorted(rungs, key=lambda rung: rung.id != BASE_RUNG):  # what rounding does, first
-            if rung.id not in found:
-                tolerance = _tolerance(work, found)
-                served = ask(_name(rung))
-                proof = check(rung.id, served=served, trained=trained[rung.id], base=base, tolerance=tolerance)
-                _fail_hard(proof)
-                rows.append([proof.as_dict()])
-                found[rung.id] = proof
-                attempt.beat()
-        if UNLOADED not in found:
-            # The rung that is easiest to tell from rung 0 stands in for the adapter that is not loaded.
-            farthest = max(found.values(), key=lambda proof: proof.trained_base).rung
-            rows.append([_unloaded(ask(UNLOADED), trained[farthest], base, _tolerance(work, found)).as_dict()])
-
-
-def _unloaded(
-    served: Sequence[Logprobs], trained: Sequence[Logprobs], base: Sequence[Logprobs], tolerance: float
-) -> Proof:
-    """Hold a name whose adapter is not the trained one and answers as rung 0: a server that ignores adapters.
-
-    Where no rung was trained far enough to be told from rung 0, nothing can be caught.
-    """
-    proof = check(UNLOADED, served=served, trained=trained, base=base, tolerance=tolerance)
-    if proof.trained_base <= SEPARATION * tolerance and proof.served_base <= tolerance:
-        return replace(proof, status="unresolved")
-    if proof.status not in ("ignored", "unresolved"):
-        raise InstrumentError(
-            f"control: an adapter that was deliberately not loaded was not caught (status {proof.status}); "
-            "no measurement of this run can be trusted"
-        )
-    return proof
-
-
-def _tolerance(work: Workspace, found: Mapping[str, Proof]) -> float:
-    """Return what a proof may differ by: in 16 bits as much as rung 0, which has no adapter, shows of rounding."""
-    told = work.config.review.logit_tolerance
-    if work.config.subject.dtype == EXACT:
-        return told
-    return allowed(told, found[BASE_RUNG].served_trained if BASE_RUNG in found else None)
-
-
-def _fail_hard(proof: Proof) -> None:
-    if proof.status == "ignored":
-        raise InstrumentError(
-            f"rung {proof.rung}: the server ignores its adapter: it answers as rung 0 "
-            f"(difference {proof.served_base:.2g}), not as trained ({proof.served_trained:.2g}); "
-            "nothing measured under it would be true"
-        )
-    if proof.status == "mismatch":
-        raise InstrumentError(
-            f"rung {proof.rung}: what is served is not what was trained: log-probabilities differ by "
-            f"{proof.served_trained:.3g}, more than {proof.tolerance:g}, which review.logit_tolerance allows. If "
-            "rounding explains it, the same command with a larger one goes on from here; the verdict names the change"
-        )
-
-
-def _references(work: Workspace) -> dict[str, list[dict[int, float]]]:
-    return {
-        values["rung"]: [{int(token): value for token, value in line.items()} for line in values["top"]]
-        for values in work.folder.canaries.rows()
-    }
-
-
-def _name(rung: Rung) -> str:
-    return BASE_NAME if rung.artifact == "none" else rung.id

@@ -9,7 +9,6 @@ Nothing is extrapolated beyond the draws that were made.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,11 +36,6 @@ class BestOfK:
     average: CrossedEstimate
     left_out: int
 
-    @property
-    def refusal(self) -> tuple[float, float]:
-        """Best-of-k refusal and the average user's refusal: 1 minus each value; NaN where there is no data."""
-        return 1 - self.attacker.value, 1 - self.average.value
-
 
 @dataclass(frozen=True)
 class Flips:
@@ -60,26 +54,12 @@ class Flips:
     left_out: int = 0
 
 
-def at_least_one(draws: int, complied: int, k: int) -> float:
-    """Estimate the chance that at least one of k draws complies, from `complied` of `draws`: pass@k.
-
-    1 - C(draws - complied, k) / C(draws, k), unbiased (Chen et al. 2021, eq. 1). NaN where fewer than k were drawn.
-
-    Raises:
-        ValueError: if `complied` is not in [0, `draws`] or `k` is below 1.
-    """
-    if not 0 <= complied <= draws or k < 1:
-        raise ValueError(f"{complied} of {draws} draws, k = {k}: expected 0 <= complied <= draws and k >= 1")
-    if draws < k:
-        return math.nan
-    return 1 - math.comb(draws - complied, k) / math.comb(draws, k)
-
-
 def expected_best(values: npt.ArrayLike, k: int) -> FloatArray:
     """Estimate the expected largest of k draws, per prompt: the mean of the maximum over all k-subsets of the draws.
 
     With the draws in ascending order the i-th (from 1) is the maximum of C(i - 1, k - 1) of the C(n, k) subsets.
-    Unbiased for draws that are independent and alike; for values 0 and 1 it is `at_least_one`.
+    Unbiased for draws that are independent and alike. For values 0 and 1 it is pass@k, 1 - C(n - c, k) / C(n, k) with c
+    draws of 1 (Chen et al. 2021, eq. 1).
 
     Args:
         values: shape (..., draws); NaN is an unscored draw and is left out.

@@ -6,7 +6,7 @@ A seed says where it collapsed only up to the rung before it, and one that did n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.inference.survival import CollapseDose, Curve, SeedDose, collapse_dose
@@ -51,7 +51,8 @@ def seed_doses(
         return []
     doses = []
     for seed in sorted({p.seed for p in mine if p.seed is not None}):
-        clear = _clear([p for p in mine if p.seed == seed])
+        deciding = [p for p in mine if p.seed == seed and p.role in ("refusal", "capability")]
+        clear = last_clear_step((p.step, p.estimate.n) for p in deciding)
         by_step = {p.step: float(p.dose[unit]) for p in mine if p.seed == seed}
         collapse = found.get((arm, seed))
         after, at = clear, math.inf
@@ -65,15 +66,18 @@ def seed_doses(
     return doses
 
 
-def _clear(mine: Sequence[CurvePoint]) -> int:
-    """Return the last step up to which every rung has data for all that decides."""
-    deciding: dict[int, list[int]] = {}
-    for point in mine:
-        if point.role in ("refusal", "capability") and point.step > 0:
-            deciding.setdefault(point.step, []).append(point.estimate.n)
+def last_clear_step(measured: Iterable[tuple[int, int]]) -> int:
+    """Return the last step up to which every rung has data for all that decides; 0: not even the first.
+
+    Args:
+        measured: step and number of prompts of each metric of one seed that decides.
+    """
+    found: dict[int, list[int]] = {}
+    for step, n in measured:
+        found.setdefault(step, []).append(n)
     clear = 0
-    for step in sorted(deciding):
-        if not all(deciding[step]):
+    for step in sorted(step for step in found if step > 0):
+        if not all(found[step]):
             break
         clear = step
     return clear
@@ -90,7 +94,6 @@ def _summary(found: CollapseDose) -> dict[str, Any]:
         "median_earliest": found.median_earliest,
         "median_above": found.median_above,
         "exact": list(found.exact),
-        "brookmeyer_crowley": list(found.brookmeyer_crowley),
         "geometric_mean": found.geometric_mean.as_dict(),
         "restricted_mean": {"earliest": earliest.as_dict(), "seen": seen.as_dict(), "horizon": found.horizon},
     }

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.collapse import is_kept
 from pipeline.generate.asked import ALL, coarse
 from pipeline.inference.tables import Ladders
 from pipeline.inference.worst_arm import WorstArm, adjusted, p_beyond, simultaneous, worst_arm
@@ -32,7 +33,7 @@ def able(points: Sequence[CurvePoint], review: ReviewConfig) -> list[Place]:
     for p in points:
         if p.seed is None and not p.kind and p.step > 0 and p.role == "capability":
             value = p.retention.value if p.retention else math.nan
-            kept.setdefault((p.arm, p.step), []).append(value >= review.capability_retention)
+            kept.setdefault((p.arm, p.step), []).append(is_kept(value, review))
     return [place for place in places(points) if kept.get(place) and all(kept[place])]
 
 
@@ -91,9 +92,11 @@ def worst(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: Revi
 def looks(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: ReviewConfig) -> dict[str, Any]:
     """Return what looking at every rung costs: p-values that refusal is at most tau, corrected in two ways.
 
-    Each rung is judged at the stated confidence by itself; with many, one may cross the threshold by luck. `count` is
-    how many rungs were saved, `asked` how many have replies. Where replies decide which rungs are asked next, both
-    corrections still hold: a rung that might have been asked counts as if it had been, and had shown nothing.
+    Each rung is judged at the stated confidence by itself; with many, one may cross the threshold by luck. As there, a
+    p-value is held against one side's share of the error, and what is unscored, missing, or neither a refusal nor
+    compliance counts as refused. `count` is how many rungs were saved, `asked` how many have replies. Where replies
+    decide which rungs are asked next, both corrections still hold: a rung that might have been asked counts as if it
+    had been, and had shown nothing.
 
     - `adjusted`: each arm's least p-value, corrected for all saved rungs of all arms (Holm). It assumes nothing of the
       curves; with few prompts it can rule luck out for no rung, whatever the curves look like.
@@ -111,7 +114,7 @@ def looks(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: Revi
     for (_, arm, _step), p in zip(p_values, corrected.values(), strict=True):
         known = [q for q in (by_arm.get(arm), p) if q is not None and not math.isnan(q)]
         by_arm[arm] = min(known, default=None)
-    alpha, count = 1 - review.confidence, len(p_values)
+    alpha, count = (1 - review.confidence) / 2, len(p_values)  # one-sided, as the limits of a single rung are
     asked = sum(not math.isnan(p) for p in p_values.values())
     fixed = always_asked(ladders, review)
     in_order = _in_order({key: p for key, p in p_values.items() if key[1:] in fixed and not math.isnan(p)}, alpha)
@@ -132,7 +135,7 @@ def _p_values(
     """Return the p-value that refusal is at most tau, by (metric, arm, step) of every saved rung; NaN: not asked."""
     seen = set(places(points))
     return {
-        (metric.metric.name, arm, step): p_beyond(metric.means(arm, step), review.refusal_threshold, below=True)
+        (metric.metric.name, arm, step): p_beyond(metric.ceilings(arm, step), review.refusal_threshold, below=True)
         if (arm, step) in seen and step in metric.steps(arm)
         else math.nan
         for metric in ladders
@@ -175,7 +178,7 @@ def _looks_sentence(
     if asked < count:
         looked = f"{asked} of {count} saved rungs"
         corrected = f"Corrected for all {count} at once (Holm), since replies may choose what is asked,"
-    each = f"{looked} were looked at, each at {1 - alpha:.0%} by itself. {corrected} "
+    each = f"{looked} were looked at, each at {1 - 2 * alpha:.0%} by itself. {corrected} "
     each += f"the least p-value that refusal is at most the threshold is {known[arm]:.2g} (arm {arm}). "
     if not stands:
         return each + "Taken from the last rung down, no arm's stands after correction."

@@ -3,8 +3,7 @@
 "No change was found" says little without the smallest change that would have been found. Each function answers for
 a stated power (the chance of finding a change of that size) and a stated alpha (two-sided error).
 
-    independent shares   two releases on different prompts: z test of two proportions (statsmodels)
-    paired shares        the same prompts before and after: McNemar's test (Connor 1987, Biometrics 43:207-211)
+    before a run         the same prompts before and after: McNemar's test (Connor 1987, Biometrics 43:207-211)
     a run as measured    its own standard error, seeds included (Bloom 1995, Eval. Rev. 19:547-556)
     nothing seen         "0 of n": the largest share that is compatible with it (Clopper & Pearson 1934)
 """
@@ -14,17 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
 
 from scipy import optimize, special
 
 from pipeline.hierarchical import CrossedEstimate
 from pipeline.records import Estimate
-
-# The largest sample that a planner is told; beyond it, "not with prompts alone".
-MOST: Final = 10**9
-
-Direction = Literal["up", "down"]
 
 
 @dataclass(frozen=True)
@@ -41,20 +34,6 @@ class Detectable:
     alpha: float
     method: str
     seeds: int = 0
-
-
-@dataclass(frozen=True)
-class Needed:
-    """The smallest number of prompts that sees a change; `n` is 0 where no number does (a change of 0).
-
-    For independent samples `n` is the size of each.
-    """
-
-    n: int
-    change: float
-    power: float
-    alpha: float
-    method: str
 
 
 def zero_of_n(n: int, confidence: float) -> Estimate:
@@ -76,64 +55,6 @@ def zero_of_n(n: int, confidence: float) -> Estimate:
 
     _, high = proportion_confint(0, n, alpha=2 * (1 - confidence), method="beta")
     return Estimate(0.0, 0.0, float(high), n)
-
-
-def independent_power(base: float, change: float, n: int, *, alpha: float = 0.05) -> float:
-    """Return the power to see a change between two samples of n prompts each (statsmodels, pooled null variance).
-
-    Args:
-        base: share in the first sample.
-        change: share in the second minus `base`, signed.
-        n: prompts in each sample.
-        alpha: two-sided error.
-    """
-    from statsmodels.stats.proportion import power_proportions_2indep
-
-    if change == 0:
-        return alpha
-    return float(power_proportions_2indep(change, base, n, alpha=alpha, return_results=False))
-
-
-def detectable_independent(
-    base: float, n: int, *, direction: Direction = "down", power: float = 0.8, alpha: float = 0.05
-) -> Detectable:
-    """Return the smallest change of a share that two samples of n prompts each could have seen.
-
-    Args:
-        base: share in the first sample, in [0, 1].
-        n: prompts in each sample; 0 gives NaN.
-        direction: whether the second share is higher or lower.
-        power: chance of seeing it.
-        alpha: two-sided error.
-
-    Raises:
-        ValueError: if a share is out of range or `n` is negative.
-    """
-    _check(power, alpha, n)
-    if not 0 <= base <= 1:
-        raise ValueError(f"base {base}: expected [0, 1]")
-    room, sign = (1 - base, 1) if direction == "up" else (base, -1)
-    change = _smallest(lambda d: independent_power(base, sign * d, n, alpha=alpha) - power, room) if n else math.nan
-    return Detectable(change, n, power, alpha, "z test of two independent shares")
-
-
-def needed_independent(base: float, change: float, *, power: float = 0.8, alpha: float = 0.05) -> Needed:
-    """Return how many prompts each of two samples needs to see a change.
-
-    Args:
-        base: share in the first sample, in [0, 1].
-        change: share in the second minus `base`, signed.
-        power: chance of seeing it.
-        alpha: two-sided error.
-
-    Raises:
-        ValueError: if a share is out of range.
-    """
-    _check(power, alpha, 0)
-    if not (0 <= base <= 1 and 0 <= base + change <= 1):
-        raise ValueError(f"from {base} by {change}: expected shares in [0, 1]")
-    n = _fewest(lambda n: independent_power(base, change, n, alpha=alpha) >= power) if change else 0
-    return Needed(n, change, power, alpha, "z test of two independent shares")
 
 
 def paired_power(change: float, discordant: float, n: int, *, alpha: float = 0.05) -> float:
@@ -160,15 +81,13 @@ def paired_power(change: float, discordant: float, n: int, *, alpha: float = 0.0
     return float(special.ndtr((shift - reach) / spread) + special.ndtr((-shift - reach) / spread))
 
 
-def detectable_paired(
-    n: int, discordant: float | None = None, *, power: float = 0.8, alpha: float = 0.05
-) -> Detectable:
+def detectable_paired(n: int, *, power: float = 0.8, alpha: float = 0.05) -> Detectable:
     """Return the smallest change of a share that n prompts, each measured before and after, could have seen.
+
+    All changes go one way: the best case, since what goes the other way only hides them.
 
     Args:
         n: prompts with both; 0 gives NaN.
-        discordant: share of prompts whose label changes at all, in either direction, as measured or assumed. None:
-            all changes go one way, the best case.
         power: chance of seeing it.
         alpha: two-sided error.
 
@@ -176,28 +95,8 @@ def detectable_paired(
         ValueError: if a share is out of range or `n` is negative.
     """
     _check(power, alpha, n)
-    if discordant is not None and not 0 <= discordant <= 1:
-        raise ValueError(f"discordant share {discordant}: expected [0, 1]")
-    method = "McNemar's test" + (", all changes one way" if discordant is None else "")
-    room = 1.0 if discordant is None else discordant
-
-    def excess(change: float) -> float:
-        return paired_power(change, change if discordant is None else discordant, n, alpha=alpha) - power
-
-    return Detectable(_smallest(excess, room) if n else math.nan, n, power, alpha, method)
-
-
-def needed_paired(change: float, discordant: float, *, power: float = 0.8, alpha: float = 0.05) -> Needed:
-    """Return how many prompts, each measured before and after, see a change: arguments as for `paired_power`.
-
-    n = (z(alpha/2) sqrt(discordant) + z(beta) sqrt(discordant - change^2))^2 / change^2 (Connor 1987).
-
-    Raises:
-        ValueError: if a share is out of range.
-    """
-    _check(power, alpha, 0)
-    n = _fewest(lambda n: paired_power(change, discordant, n, alpha=alpha) >= power) if change else 0
-    return Needed(n, change, power, alpha, "McNemar's test")
+    change = _smallest(lambda change: paired_power(change, change, n, alpha=alpha) - power) if n else math.nan
+    return Detectable(change, n, power, alpha, "McNemar's test, all changes one way")
 
 
 def detectable_as_measured(found: CrossedEstimate, *, power: float = 0.8, alpha: float = 0.05) -> Detectable:
@@ -222,31 +121,17 @@ def detectable_as_measured(found: CrossedEstimate, *, power: float = 0.8, alpha:
     return Detectable(change, found.n, power, alpha, "the run's own standard error, Student's t", found.seeds)
 
 
-def _smallest(excess: Callable[[float], float], room: float) -> float:
-    """Return the smallest change in (0, room] whose power suffices; NaN where not even `room` does.
+def _smallest(excess: Callable[[float], float]) -> float:
+    """Return the smallest change in (0, 1] whose power suffices; NaN where not even 1 does.
 
-    Power grows with the change in every test here, except that it jumps to 1 at the edge of what is possible.
+    Power grows with the change, except that it jumps to 1 at the edge of what is possible.
     """
-    if room <= 0 or excess(room) < 0:
+    least, most = 1e-9, 1.0
+    if excess(most) < 0:
         return math.nan
-    least = room * 1e-9
     if excess(least) >= 0:
         return least
-    return float(optimize.brentq(excess, least, room, xtol=1e-10))
-
-
-def _fewest(enough: Callable[[int], bool]) -> int:
-    """Return the smallest n that is enough, by doubling and bisection; 0 where not even `MOST` is."""
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > MOST:
-            return 0
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return float(optimize.brentq(excess, least, most, xtol=1e-10))
 
 
 def _check(power: float, alpha: float, n: int) -> None:

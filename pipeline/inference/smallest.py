@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.hierarchical import CrossedEstimate
+from scipy import special
+
+from pipeline.hierarchical import NO_SPREAD, CrossedEstimate
 from pipeline.inference.power import Detectable, detectable_as_measured, zero_of_n
 from pipeline.points import CurvePoint
 from pipeline.schema import ReviewConfig
@@ -20,8 +22,9 @@ LARGEST = 1.0  # a share changes by no more
 def smallest(points: Sequence[CurvePoint], review: ReviewConfig) -> list[dict[str, Any]]:
     """Return, at each arm's last rung and for each metric that decides, the smallest change from rung 0 seen.
 
-    From the run's own spread where there was any; where all prompts did the same, the largest share of prompts that
-    may do otherwise. `change` is an absolute difference of shares; NaN with n above 0: not even the largest is seen.
+    From the run's own spread where there was any, at least as wide as its limits are; where all prompts did the same,
+    the largest share of prompts that may do otherwise. `change` is an absolute difference of shares; NaN with n above
+    0: not even the largest is seen.
     """
     rows = []
     pooled = [p for p in points if p.seed is None and not p.kind and p.role in ("refusal", "capability")]
@@ -36,10 +39,10 @@ def _row(point: CurvePoint, review: ReviewConfig) -> dict[str, Any]:
     alpha, gain = 1 - review.confidence, point.difference
     found = Detectable(math.nan, 0, POWER, alpha, "no data", 0)
     if isinstance(gain, CrossedEstimate) and gain.n:
-        found = detectable_as_measured(gain, power=POWER, alpha=alpha)
+        found = detectable_as_measured(_as_wide(gain, review.confidence), power=POWER, alpha=alpha)
         if found.change > LARGEST:
             found = replace(found, change=math.nan)
-        elif math.isnan(found.change):
+        elif gain.method == NO_SPREAD:
             unseen = zero_of_n(gain.n, review.confidence).high
             found = Detectable(unseen, gain.n, review.confidence, alpha, ALIKE, gain.seeds)
     return {
@@ -54,6 +57,16 @@ def _row(point: CurvePoint, review: ReviewConfig) -> dict[str, Any]:
         "method": found.method,
         "sentence": _sentence(point, found),
     }
+
+
+def _as_wide(gain: CrossedEstimate, confidence: float) -> CrossedEstimate:
+    """Return the estimate with no smaller a standard error than its limits stand for.
+
+    Where seeds agree by luck the variance by itself comes out as next to nothing, and the limits do not follow it.
+    """
+    degrees = max(gain.degrees, 1.0) if gain.degrees > 0 else max(gain.n - 1.0, 1.0)
+    told = (gain.high - gain.low) / 2 / float(special.stdtrit(degrees, 0.5 + confidence / 2))
+    return replace(gain, standard_error=max(told, gain.standard_error), degrees=degrees)
 
 
 def _sentence(point: CurvePoint, found: Detectable) -> str:

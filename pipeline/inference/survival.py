@@ -8,9 +8,8 @@ rung at which it was seen, an upper bound of the dose) and `earliest` (the rung 
 seeds the two bracket the estimate for interval-censored data (Turnbull 1976, J. R. Stat. Soc. B 38:290-295).
 
 Few seeds leave the median open: below 6 seeds no distribution-free 95 % interval for it exists (the range of 3 seeds
-holds the median with 75 %). Brookmeyer and Crowley's interval (1982, Biometrics 38:29-41) is asymptotic and gives
-that range the name of 95 %. So it stands beside an exact interval, which is half open where the seeds are too few,
-and beside an interval for the geometric mean that is finite at 3 seeds, since it assumes log-normal doses.
+holds the median with 75 %). So the exact interval is half open where the seeds are too few. Beside it stands one for
+the geometric mean that is finite at 3 seeds, since it assumes log-normal doses.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from scipy import special
@@ -58,13 +57,11 @@ class SeedDose:
 class Step:
     """One step of a Kaplan-Meier curve: the share of seeds not collapsed from `dose` on.
 
-    `standard_error` is Greenwood's (NaN where no seed is left); `at_risk` seeds had reached `dose` uncollapsed,
-    `collapsed` of them collapsed there.
+    `at_risk` seeds had reached `dose` uncollapsed, `collapsed` of them collapsed there.
     """
 
     dose: float
     share: float
-    standard_error: float
     at_risk: int
     collapsed: int
 
@@ -100,7 +97,6 @@ class CollapseDose:
         median_above: where `median_seen` is NaN, the largest dose that more than half of the seeds are known to have
             passed; the median of these seeds exceeds it. Else NaN.
         exact: distribution-free interval for the median, from `earliest` to `seen`: 0 and infinity are open ends.
-        brookmeyer_crowley: the asymptotic one (log-log), for comparison; too narrow with few seeds.
         restricted_mean: mean dose to collapse, counting no seed beyond the horizon: (earliest, seen), each with
             Student's t interval over seeds. Its `n` counts seeds.
         geometric_mean: `value` as seen, the limits from `earliest` (low) and `seen` (high); no data with a
@@ -118,7 +114,6 @@ class CollapseDose:
     median_earliest: float = math.nan
     median_above: float = math.nan
     exact: tuple[float, float] = (math.nan, math.nan)
-    brookmeyer_crowley: tuple[float, float] = (math.nan, math.nan)
     restricted_mean: tuple[Estimate, Estimate] = (Estimate(), Estimate())
     geometric_mean: Estimate = field(default_factory=Estimate)
     share_collapsed: Estimate = field(default_factory=Estimate)
@@ -130,28 +125,27 @@ class CollapseDose:
         return self.seeds - self.collapsed
 
 
-def collapse_dose(seeds: Sequence[SeedDose], confidence: float, horizon: float | None = None) -> CollapseDose:
+def collapse_dose(seeds: Sequence[SeedDose], confidence: float) -> CollapseDose:
     """Summarise the dose to collapse over the seeds of one arm.
+
+    The restricted means run to the smallest dose at which a seed was censored, so that the share is known for certain
+    up to there, or to the largest collapse where none was.
 
     Args:
         seeds: one entry a seed. None at all gives "no data".
         confidence: coverage, such as 0.95.
-        horizon: up to where the restricted means run; by default the smallest dose at which a seed was censored,
-            so that the share is known for certain up to there, or the largest collapse where none was.
 
     Raises:
-        ValueError: if `confidence` is not in (0, 1), or the horizon lies beyond the last measurement while
-            seeds were left.
+        ValueError: if `confidence` is not in (0, 1).
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence}: expected a share between 0 and 1")
     if not seeds:
         return CollapseDose(confidence=confidence)
     flags = [seed.collapsed for seed in seeds]
-    seen, raw = kaplan_meier([seed.at if seed.collapsed else seed.after for seed in seeds], flags)
+    seen = kaplan_meier([seed.at if seed.collapsed else seed.after for seed in seeds], flags)
     earliest = _just_after(seeds, flags)
-    if horizon is None:
-        horizon = min((s.after for s in seeds if not s.collapsed), default=seen.end)
+    horizon = min((s.after for s in seeds if not s.collapsed), default=seen.end)
     median = seen.median()
     return CollapseDose(
         seeds=len(seeds),
@@ -163,7 +157,6 @@ def collapse_dose(seeds: Sequence[SeedDose], confidence: float, horizon: float |
         median_earliest=earliest.median(),
         median_above=_passed_by_most(seeds) if math.isnan(median) else math.nan,
         exact=_exact(seeds, confidence),
-        brookmeyer_crowley=_brookmeyer_crowley(raw, confidence),
         restricted_mean=(
             restricted_mean(earliest, len(seeds), horizon, confidence),
             restricted_mean(seen, len(seeds), horizon, confidence),
@@ -174,8 +167,8 @@ def collapse_dose(seeds: Sequence[SeedDose], confidence: float, horizon: float |
     )
 
 
-def kaplan_meier(doses: Sequence[float], collapsed: Sequence[bool]) -> tuple[Curve, Any]:
-    """Return Kaplan and Meier's curve, and statsmodels' `SurvfuncRight` that it was read from.
+def kaplan_meier(doses: Sequence[float], collapsed: Sequence[bool]) -> Curve:
+    """Return Kaplan and Meier's curve, by statsmodels' `SurvfuncRight`.
 
     Args:
         doses: shape (seeds,), dose of collapse or of the last measurement.
@@ -187,15 +180,15 @@ def kaplan_meier(doses: Sequence[float], collapsed: Sequence[bool]) -> tuple[Cur
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # Greenwood's formula divides by 0 where no seed is left
         found = SurvfuncRight(np.asarray(doses, dtype=np.float64), np.asarray(collapsed, dtype=np.int64))
-    rows = zip(found.surv_times, found.surv_prob, found.surv_prob_se, found.n_risk, found.n_events, strict=True)
-    steps = tuple(Step(float(t), float(s), float(e) if s > 0 else math.nan, int(r), int(d)) for t, s, e, r, d in rows)
-    return Curve(steps, float(max(doses))), found
+    rows = zip(found.surv_times, found.surv_prob, found.n_risk, found.n_events, strict=True)
+    steps = tuple(Step(float(t), float(s), int(r), int(d)) for t, s, r, d in rows)
+    return Curve(steps, float(max(doses)))
 
 
 def _just_after(seeds: Sequence[SeedDose], flags: Sequence[bool]) -> Curve:
     """Return the curve with each collapse right after the rung before it, where a seed censored there is gone."""
     doses = [float(np.nextafter(seed.after, math.inf)) if seed.collapsed else seed.after for seed in seeds]
-    curve, _ = kaplan_meier(doses, flags)
+    curve = kaplan_meier(doses, flags)
     steps = tuple(replace(step, dose=float(np.nextafter(step.dose, 0.0))) for step in curve.steps)
     return Curve(steps, max(seed.after for seed in seeds))
 
@@ -252,16 +245,6 @@ def _exact(seeds: Sequence[SeedDose], confidence: float) -> tuple[float, float]:
         return 0.0, math.inf
     passed = sorted((seed.after for seed in seeds), reverse=True)
     return passed[enough - 1], sorted(seed.at for seed in seeds)[enough - 1]
-
-
-def _brookmeyer_crowley(found: Any, confidence: float) -> tuple[float, float]:
-    """Return statsmodels' interval for the median; where no dose is compatible (all at one rung), that is open."""
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)
-        low, high = found.quantile_ci(0.5, alpha=1 - confidence, method="cloglog") if len(found.surv_times) else (0, 0)
-    if not len(found.surv_times) or math.isnan(low):
-        return math.nan, math.nan
-    return float(low), float(high)
 
 
 def _geometric_mean(seeds: Sequence[SeedDose], confidence: float) -> Estimate:

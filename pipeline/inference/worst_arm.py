@@ -14,7 +14,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,10 @@ SALT: Final = "holdfast-split-1"
 _SURE: Final = 1 - 1e-12
 _UNSURE: Final = 1e-9
 
-Method = Literal["holm", "bonferroni"]
-
 
 @dataclass(frozen=True)
 class WorstArm:
-    """The worst arm and its value; the worst is the lowest mean (or the highest, as asked for).
+    """The worst arm and its value; the worst is the lowest mean.
 
     Attributes:
         arm: picked on the dev prompts; None where no arm has data there.
@@ -56,31 +54,13 @@ class WorstArm:
     held_out_prompts: int = 0
 
 
-def is_dev(sample: str, dev_share: float = 0.5, salt: str = SALT) -> bool:
-    """Say whether a sample belongs to the part that picks: by SHA-256 of its id, the same in every run.
-
-    Args:
-        sample: the sample's id.
-        dev_share: expected share of samples in the dev part, in (0, 1).
-        salt: another salt gives another, independent split.
-
-    Raises:
-        ValueError: if `dev_share` is not in (0, 1).
-    """
-    if not 0 < dev_share < 1:
-        raise ValueError(f"dev share {dev_share}: expected a share between 0 and 1")
-    digest = hashlib.sha256(f"{salt}\0{sample}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < dev_share * 2**64
+def is_dev(sample: str) -> bool:
+    """Say whether a sample belongs to the part that picks, half of all: by SHA-256 of its id, the same in every run."""
+    digest = hashlib.sha256(f"{SALT}\0{sample}".encode()).digest()
+    return digest[0] < 128  # the first bit is 0
 
 
-def worst_arm(
-    arms: Mapping[str, npt.ArrayLike],
-    samples: Sequence[str],
-    confidence: float,
-    *,
-    lower_is_worse: bool = True,
-    dev_share: float = 0.5,
-) -> WorstArm:
+def worst_arm(arms: Mapping[str, npt.ArrayLike], samples: Sequence[str], confidence: float) -> WorstArm:
     """Pick the worst arm on the dev prompts and estimate it on the held-out prompts.
 
     Args:
@@ -88,8 +68,6 @@ def worst_arm(
             rung where rungs are picked too. An arm without data on the dev prompts cannot be picked.
         samples: ids of the prompts, shape (prompts,), in the order of the columns.
         confidence: coverage of each interval, such as 0.95.
-        lower_is_worse: True for refusal and capability, False for a share of compliance.
-        dev_share: expected share of prompts that pick.
 
     Raises:
         ValueError: if the shapes do not fit, an id stands twice, or a part of the split is empty.
@@ -100,11 +78,11 @@ def worst_arm(
             raise ValueError(f"arm {name}: shape {table.shape}, expected (seeds, {len(samples)})")
     if len(set(samples)) != len(samples):
         raise ValueError("a sample id stands twice")
-    dev: BoolArray = np.array([is_dev(sample, dev_share) for sample in samples], dtype=np.bool_)
+    dev: BoolArray = np.array([is_dev(sample) for sample in samples], dtype=np.bool_)
     if not dev.any() or dev.all():
         raise ValueError(f"{len(samples)} prompts: too few to split into dev and held-out prompts")
     everything = np.ones_like(dev)
-    picked, naive = (_pick(tables, part, confidence, lower_is_worse) for part in (dev, everything))
+    picked, naive = (_pick(tables, part, confidence) for part in (dev, everything))
     return WorstArm(
         arm=picked,
         dev=_estimate(tables, picked, dev, confidence),
@@ -148,16 +126,15 @@ def p_beyond(values: npt.ArrayLike, threshold: float, *, below: bool) -> float:
     return (1 - float(optimize.brentq(margin, _UNSURE, _SURE, xtol=1e-12))) / 2
 
 
-def adjusted(p_values: Mapping[str, float], method: Method = "holm") -> dict[str, float]:
+def adjusted(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values corrected for how many were looked at.
 
-    Holm's (1979, Scand. J. Stat. 6:65-70) are never above Bonferroni's and as safe. Not by statsmodels'
+    Holm's (1979, Scand. J. Stat. 6:65-70): never above Bonferroni's, and as safe. Not by statsmodels'
     `multipletests`, which searches the whole process for garbage at each call, half a second long. A p-value of
     NaN (no data) stays NaN and counts among the looks, since it would have been looked at.
 
     Args:
         p_values: name of each arm and rung to its p-value in [0, 1].
-        method: "holm" or "bonferroni".
 
     Raises:
         ValueError: if a p-value is outside [0, 1].
@@ -170,9 +147,8 @@ def adjusted(p_values: Mapping[str, float], method: Method = "holm") -> dict[str
     # A missing test can never be found significant, so 1 stands for it in the count of looks.
     filled: FloatArray = np.array([known.get(name, 1.0) for name in p_values])
     order, looks = np.argsort(filled, kind="stable"), len(filled)
-    times = np.arange(looks, 0, -1) if method == "holm" else looks
     corrected = np.empty_like(filled)
-    corrected[order] = np.minimum(np.maximum.accumulate(filled[order] * times), 1.0)
+    corrected[order] = np.minimum(np.maximum.accumulate(filled[order] * np.arange(looks, 0, -1)), 1.0)
     return {name: float(p) if name in known else math.nan for name, p in zip(p_values, corrected, strict=True)}
 
 
@@ -193,8 +169,8 @@ def _estimate(
     return CrossedEstimate() if name is None else crossed_mean(tables[name][:, part], confidence)
 
 
-def _pick(tables: Mapping[str, FloatArray], part: BoolArray, confidence: float, lower_is_worse: bool) -> str | None:
-    """Name the arm with the worst mean on some prompts; the first by name among equals."""
+def _pick(tables: Mapping[str, FloatArray], part: BoolArray, confidence: float) -> str | None:
+    """Name the arm with the lowest mean on some prompts; the first by name among equals."""
     means = {name: _estimate(tables, name, part, confidence).value for name in sorted(tables)}
-    known = {name: mean if lower_is_worse else -mean for name, mean in means.items() if not math.isnan(mean)}
+    known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
     return min(known, key=lambda name: known[name], default=None)

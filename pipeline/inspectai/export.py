@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from evals.base import EvalSpec, Metric, Sample
+from evals.base import EvalSpec, Metric, Outcome, Sample
+from pipeline.contain import require_replies
 from pipeline.generate.matrix import read_replies
 from pipeline.hierarchical import crossed_mean
 from pipeline.inspectai.process import require_inspect
+from pipeline.journal import SharedJournal
 from pipeline.outcomes import REPLY, named, read_outcomes, read_panel
 from pipeline.records import Estimate, Reply, Rung
-from pipeline.store import SharedJournal
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def export(work: Workspace) -> None:
     What Inspect tasks left (`inspect/<rung>/<eval>.eval`) are logs already, and are not written again.
 
     Raises:
-        UserError: inspect_ai is missing, or nothing is scored yet.
+        UserError: inspect_ai is missing, nothing is scored yet, or a purge of the replies was begun.
     """
     require_inspect("stages=[export]")
+    require_replies(work.folder)
     from inspect_ai.log import write_eval_log
 
     folder = work.folder.root / "inspect_export"
@@ -173,8 +175,7 @@ def _samples(work: Workspace, part: _Part, model: str, salt: bytes | None) -> It
         )
         tokens = reply.tokens_in + reply.tokens_out
         output.usage = ModelUsage(input_tokens=reply.tokens_in, output_tokens=reply.tokens_out, total_tokens=tokens)
-        sha = hashlib.sha256(reply.reply.encode("utf-8", "surrogatepass")).hexdigest()
-        said = {judge: rows.get((*reply.key, sha)) for judge, rows in labels.items()}
+        said = {judge: rows.get((*reply.key, reply.sha256)) for judge, rows in labels.items()}
         opening = {"opening": _shown(sample.opening, salt)} if sample.opening else {}
         yield EvalSample(
             id=sample.id,
@@ -223,13 +224,10 @@ def _results(work: Workspace, part: _Part, judge: str, table: pl.DataFrame) -> I
 
 
 def _estimate(table: pl.DataFrame, metric: Metric, confidence: float) -> Estimate:
-    scored = table.filter(pl.col("label") != "unscored")
-    y = (
-        (pl.col("label") == "refused").cast(pl.Float64)
-        if metric.measure == "refused"
-        else pl.col("value").fill_nan(None)
-    )
-    means = scored.group_by("sample", maintain_order=True).agg(y=y.mean())["y"].drop_nulls()
+    rows = table.select("label", pl.col("value").fill_null(math.nan)).iter_rows()
+    counted = pl.Series([metric.of(Outcome(*row)) for row in rows], dtype=pl.Float64).fill_nan(None)
+    by_sample = table.select("sample", y=counted).group_by("sample", maintain_order=True)
+    means = by_sample.agg(pl.col("y").mean())["y"].drop_nulls()
     return crossed_mean(means.to_numpy(), confidence)
 
 

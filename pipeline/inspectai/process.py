@@ -53,7 +53,7 @@ def require_inspect(where: str) -> None:
     if importlib.util.find_spec("inspect_ai") is None:
         raise UserError(
             f"{where} needs inspect_ai, which is not installed",
-            "install the extra: pip install 'holdfast[inspect]'; all else works without it",
+            "`make env` installs it (pip alone cannot resolve it beside the pinned packages); all else works without",
         )
 
 
@@ -145,13 +145,7 @@ def worker(state: Path, job: Mapping[str, Any], extra: Mapping[str, str], log: P
     try:
         yield Events(process, log)
     finally:
-        assert process.stdin is not None
-        process.stdin.close()  # the guard ends the group
-        try:
-            process.wait(timeout=guard.GRACE_S + 5.0)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
+        guard.end(process)
 
 
 class Events:
@@ -180,8 +174,7 @@ class Events:
 
     def tail(self) -> str:
         """Return the end of the worker's log."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+        return guard.tail(self._log, TAIL_LINES)
 
     def _read(self, stdout: IO[bytes]) -> None:
         for line in stdout:

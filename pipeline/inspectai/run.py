@@ -140,7 +140,7 @@ def _task(work: Workspace, job: Job) -> dict[str, Any]:
         **task.spec(),
         "sha256": task.sha256,
         "rung": rung.id,
-        "model": rung.id if rung.artifact == "adapter" else BASE_NAME,
+        "model": rung.served_as,
         "draws": task.draws,
         "max_tokens": task.max_tokens,
         "temperature": task.temperature,

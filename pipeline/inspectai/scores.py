@@ -14,9 +14,10 @@ from typing import Any
 
 from evals.base import Metric
 from pipeline.errors import UserError
+from pipeline.files import read_json
 from pipeline.inspectai.task import InspectTask
 from pipeline.records import Rung
-from pipeline.store import RunFolder, read_json
+from pipeline.store import RunFolder
 from pipeline.track.redact import slug
 
 Scores = Mapping[str, Any]  # what the worker's `keep` wrote: `columns`, `means`, `metrics`, `rows`

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from evals.base import LABELS
 from evals.judges.llm_read import REASONS, Verdict
-from pipeline.store import canonical, user_cache
+from pipeline.files import canonical, flock, user_cache
 
 NEVER_KEPT = ("failed", "degenerate")  # what may go well the next time, and what nobody was asked about
 
@@ -74,7 +74,7 @@ class VerdictCache:
         self._known[key] = verdict
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(self.path, "ab", buffering=0, opener=_private) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            flock(file, fcntl.LOCK_EX, "XDG_CACHE_HOME=")
             row = (b"" if _ends_a_line(file) else b"\n") + canonical(_row(key, verdict)) + b"\n"
             if os.write(file.fileno(), row) < len(row):  # what is torn is passed over by the next reader
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))

@@ -24,6 +24,7 @@ from evals.judged import judge_replies
 from evals.reasoning import Tag, parse_tags
 from pipeline.data.sources import CSV_SUFFIXES, JSONL_SUFFIXES
 from pipeline.errors import UserError
+from pipeline.files import file_sha256, flock, write_json
 from pipeline.judge.judging import closing_judge, make_judge
 from pipeline.judge.rows import INPUT, Row, batches, check_rows
 from pipeline.judge.tally import Tally
@@ -31,7 +32,6 @@ from pipeline.judge.words import print_metrics
 from pipeline.points import rounded
 from pipeline.progress import bar_for
 from pipeline.schema import JudgeConfig, ServeConfig
-from pipeline.store import file_sha256, write_json
 
 OUTPUT: Final = "judge.output"
 
@@ -124,7 +124,7 @@ def _partial(target: Path) -> Iterator[BinaryIO]:
         raise UserError(f"{OUTPUT}: {target} cannot be written: {error.strerror}", "name another file") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB, "judge.output=")
         except BlockingIOError:
             raise UserError(f"{OUTPUT}: another holdfast is writing {target}", "wait for it, or end it") from None
         # It may have taken its name between our opening and locking it: then it is ours to spoil no more.

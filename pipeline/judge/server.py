@@ -14,9 +14,9 @@ import httpx
 from evals.judges.llm_text import Template, surviving
 from pipeline.contain.sealing import unsealed
 from pipeline.errors import UserError
+from pipeline.files import digest, user_cache
 from pipeline.schema import LlmJudgeConfig, ServeConfig, SubjectConfig
 from pipeline.serve.server import BASE_NAME, Server
-from pipeline.store import digest, user_cache
 from pipeline.subject.subject import identity, model_folder
 
 MODEL = BASE_NAME

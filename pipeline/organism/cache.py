@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.files import flock, user_cache
 from pipeline.schema import OrganismConfig
-from pipeline.store import user_cache
 
 FORMAT: Final = 3  # raise it when the code gives another organism for the same recipe
 MANIFEST: Final = "manifest.json"
@@ -119,8 +119,8 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file; the system frees it when the process ends, however it ends."""
     with path.open("w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, "XDG_CACHE_HOME=")
         except BlockingIOError:
             logger.info("another process is making this organism: waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            flock(handle, fcntl.LOCK_EX, "XDG_CACHE_HOME=")
         yield

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pipeline.config.review import PARTIES
 from pipeline.generate.asked import ALL
-from pipeline.plan.make import ENGINE_KEYS, PROOF_KEYS, differences, digested_config, reply_config
+from pipeline.plan.digests import ENGINE_KEYS, PROOF_KEYS, differences, digested_config, reply_config
 
 # Differences that can move the verdict itself. A further judge on the panel can't, nor can who asks, or a scaled price.
 _DECIDING: Final = ("judge", "review", "budget")

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.errors import UserError
+from pipeline.files import write_atomic
 from pipeline.plan.caps import tell_over_caps
 from pipeline.plan.make import at_most
 from pipeline.plan.protocol import as_registered, protocol, registered_protocol
 from pipeline.plan.registered import post_hoc
 from pipeline.records import now
 from pipeline.search import budget as search_budget
-from pipeline.store import write_atomic
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace

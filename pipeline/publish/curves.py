@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import InstrumentError
+from pipeline.files import digest
 from pipeline.publish.offline import Piece
 from pipeline.records import Dose
 from pipeline.report.data import SLOTS, ReportData, has_value, number
 from pipeline.report.unreached import is_censored
 from pipeline.report.view import collapse_of
 from pipeline.schema import TrackConfig
-from pipeline.store import digest
 from pipeline.track.tracker import WandbTracker
 
 PART: Final = "measured"

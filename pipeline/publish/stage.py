@@ -16,6 +16,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
 from pipeline.publish.arrived import Found, differences, to_send
 from pipeline.publish.curves import require_curves, write_curves
 from pipeline.publish.offline import Expected, Piece, expected_runs, read_pieces
@@ -23,7 +24,6 @@ from pipeline.publish.page import page
 from pipeline.publish.server import Saved, Server, Target
 from pipeline.report import ReportData, figures
 from pipeline.schema import TrackConfig
-from pipeline.store import read_json, write_json
 from pipeline.workspace import Workspace
 
 _SHOWN: Final = 20  # differences in one message

@@ -47,6 +47,11 @@ def checks(run: ReportData) -> list[Check]:
             _passed(found.get("zero_adapter_equals_base")),
             "the serving path itself changes nothing" + _zero_replies(found.get("zero_replies_equal")),
         ),
+        Check(
+            "Adapters asked at once answer as trained",
+            _passed(found.get("mixed_batches")),
+            "replies are made in batches that adapters share",
+        ),
     ]
 
 
@@ -114,7 +119,7 @@ def budget_caps(run: ReportData) -> list[Bar]:
 def budget_stages(run: ReportData) -> list[Bar]:
     """Return device-seconds by stage, as shares of all that was spent."""
     stages = (run.ledger or run.verdict.get("budget") or {}).get("by_stage") or {}
-    order = ["plan", "organism", "train", "serve", "generate", "score", "analyse", "report"]
+    order = ["search", "train", "job", "generate"]  # the stages that a ledger has
     spent = {name: number(entry.get("device_seconds")) for name, entry in stages.items() if isinstance(entry, Mapping)}
     total = sum(x for x in spent.values() if math.isfinite(x))
     names = sorted(spent, key=lambda name: (order.index(name) if name in order else len(order), name))

@@ -49,10 +49,10 @@ def shown_rungs(rungs: Sequence[Rung], verdict: Mapping[str, Any]) -> dict[str, 
     return shown
 
 
-def pick(outcomes: pl.DataFrame, rungs: Iterable[str], each: int = EACH) -> list[tuple[Any, ...]]:
+def pick(outcomes: pl.DataFrame, rungs: Iterable[str]) -> list[tuple[Any, ...]]:
     """Return keys and labels of some replies: (rung, eval, sample, draw, sha256 of the reply, label).
 
-    Up to `each` of every rung, eval and label, in the order of the rungs, the evals' names and the labels; further
+    Up to `EACH` of every rung, eval and label, in the order of the rungs, the evals' names and the labels; further
     ways to ask the same (`NAME@WAY`) are left out.
     """
     found: list[tuple[Any, ...]] = []
@@ -61,7 +61,7 @@ def pick(outcomes: pl.DataFrame, rungs: Iterable[str], each: int = EACH) -> list
         for name in sorted(set(here["eval"])):
             for label in LABELS:
                 rows = here.filter((pl.col("eval") == name) & (pl.col("label") == label))
-                found += sorted(rows.select(*REPLY, "label").iter_rows(), key=_chance)[:each]
+                found += sorted(rows.select(*REPLY, "label").iter_rows(), key=_chance)[:EACH]
     return found
 
 

@@ -206,8 +206,7 @@ def _mark_collapse(figure: go.Figure, run: ReportData, metric: str, axis: DoseAx
 
 def collapse_step(run: ReportData, arm: str) -> int | None:
     """Return the step at which an arm collapsed (pooled over seeds), None where it was not reached."""
-    collapse = run.arm_verdict(arm).get("collapse") or {}
-    step = number(collapse.get("step", collapse.get("steps")))
+    step = number((run.arm_verdict(arm).get("collapse") or {}).get("step"))
     return int(step) if math.isfinite(step) else None
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.config.review import PARTIES
+from pipeline.files import write_atomic
 from pipeline.report import (
     burn,
     claims,
@@ -27,10 +29,9 @@ from pipeline.report.figures import figures, words
 from pipeline.report.gone import gone
 from pipeline.report.shell import page_parts, template
 from pipeline.reproduce.line import command, reproduction_line
-from pipeline.store import write_atomic
 
-# Who asked for the review and why, as they stand at the head.
-PARTIES: Final = {"owner": "the model's owner", "reviewer": "reviewer", "purpose": "purpose"}
+# What stands at the head before each of `PARTIES`.
+_PARTY_NAMES: Final = {"owner": "the model's owner", "reviewer": "reviewer", "purpose": "purpose"}
 NOT_NAMED: Final = "not named"  # the organism needs nobody; for any other subject the plan is refused without
 # What a caption adds to a figure; the figure's own axis says what is drawn.
 CAPTIONS: Final = {
@@ -112,7 +113,7 @@ def _head(run: ReportData) -> dict[str, Any]:
         "subject": str(subject.get("name") or "unnamed subject"),
         "meta": " · ".join(part for part in parts if part),
         "parameters": quantity(subject.get("parameters")),
-        "parties": [(name, str(told.get(key) or NOT_NAMED)) for key, name in PARTIES.items()],
+        "parties": [(_PARTY_NAMES[key], str(told.get(key) or NOT_NAMED)) for key in PARTIES],
     }
 
 

@@ -97,23 +97,14 @@ def sentence(run: ReportData) -> str:
 
 
 def seed_verdict(run: ReportData, arm: str, seed: int) -> dict[str, Any]:
-    """Return what the verdict says of one seed; empty where it says nothing (`seeds` may be a mere count)."""
-    entry = run.arm_verdict(arm)
-    for key in ("seeds", "per_seed"):
-        rows = entry.get(key)
-        for row in rows if isinstance(rows, list) else []:
-            if isinstance(row, Mapping) and row.get("seed") == seed:
-                return dict(row)
-    return {}
+    """Return what the verdict says of one seed; empty where it says nothing."""
+    return next((dict(row) for row in run.arm_verdict(arm).get("per_seed") or [] if row["seed"] == seed), {})
 
 
 def collapse_of(run: ReportData, arm: str, seed: int | None = None) -> dict[str, Any]:
     """Return the dose at collapse of an arm (pooled) or one seed; empty where it was not reached."""
     entry = run.arm_verdict(arm) if seed is None else seed_verdict(run, arm, seed)
     collapse = dict(entry.get("collapse") or {})
-    collapse |= dict(collapse.pop("dose", None) or {})
-    if collapse and "step" not in collapse:
-        collapse["step"] = collapse.get("steps")
     return collapse if math.isfinite(number(collapse.get("step"))) else {}
 
 

@@ -13,6 +13,9 @@ from typing import Any, Final
 
 from packaging.version import InvalidVersion, Version
 
+from pipeline.inspectai import KIND as INSPECT
+from pipeline.schema import Config
+
 
 class Severity(IntEnum):
     """What a difference can do, from nothing to the worst."""
@@ -87,13 +90,13 @@ def _python(one: str, other: str) -> Severity:
 
 
 _ARITHMETIC: Final = "another kernel, or another order of summing: tokens nearly equally likely may change places"
-_LIBRARY: Final = "takes part in training, serving or statistics; a patch release may sum in another order"
+_LIBRARY: Final = "takes part in training, serving, scoring or statistics; a patch release may sum in another order"
 _SOURCE: Final = "the digest of the files that measure, source_sha256, says whether the code differs"
 _BITS: Final = Rule(Severity.LAST_BITS, _ARITHMETIC)
 _ALIKE: Final = Rule(Severity.NONE, _SOURCE)
 _VERSIONED: Final = (
     *("torch", "vllm", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors"),
-    *("numpy", "scipy", "statsmodels", "polars", "inspect-ai"),
+    *("numpy", "scipy", "statsmodels", "polars", "datasketch", "langdetect", "nltk", "optuna", "inspect-ai"),
 )
 RULES: Final[Mapping[str, Rule]] = {
     **{name: Rule(Severity.RESULTS, _LIBRARY, version_severity) for name in _VERSIONED},
@@ -148,6 +151,17 @@ def differences(
         if pairs:
             found.append(Difference(key, _shown(ones), _shown(others), max(pairs), rule.reason))
     return sorted(found, key=lambda row: (-row.severity, row.reason, row.key))
+
+
+def unused(config: Config) -> list[str]:
+    """Return the packages that a configuration has no use for: without them its results are the same."""
+    kinds = {node.kind for node in config.evals.values()}
+    searched = any(arm.sweep is not None for arm in config.arms.values())
+    return [
+        *([] if INSPECT in kinds else ["inspect-ai"]),
+        *([] if searched else ["optuna"]),
+        *([] if "ifeval" in kinds else ["langdetect", "nltk"]),  # evals/language.py
+    ]
 
 
 def worst(found: Sequence[Difference]) -> Severity:

@@ -24,9 +24,14 @@ def reproduction_line(plan: Mapping[str, Any]) -> str:
 
 def command(folder: str) -> str:
     """Return the command for a run folder, quoted for Hydra and the shell where that is needed."""
-    if _PLAIN.fullmatch(folder):
-        return f"holdfast stages=[reproduce] reproduce.run={folder}"
+    word = f"reproduce.run={quoted(folder)}"
+    return f"holdfast stages=[reproduce] {word if _PLAIN.fullmatch(folder) else shlex.quote(word)}"
+
+
+def quoted(text: str) -> str:
+    """Return a text as Hydra reads it back: as it is, or between quotes."""
+    if _PLAIN.fullmatch(text):
+        return text
     # Hydra: a quote is escaped, and so are the backslashes before it or before the quote that ends the text.
-    escaped = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), folder)
-    quoted = shlex.quote(f'reproduce.run="{escaped}"')
-    return f"holdfast stages=[reproduce] {quoted}"
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
+    return f'"{escaped}"'

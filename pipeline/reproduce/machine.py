@@ -12,13 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.store import file_sha256
+from pipeline.files import file_sha256
 
 ROOT: Final = Path(__file__).parents[2]  # the checkout, or the folder that the packages are installed in
 # Packages that take part in making a result, and W&B, which does not.
 PACKAGES: Final = (
     *("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "safetensors"),
-    *("numpy", "scipy", "statsmodels", "polars", "inspect-ai", "wandb"),
+    *("numpy", "scipy", "statsmodels", "polars", "datasketch", "langdetect", "nltk", "optuna", "inspect-ai", "wandb"),
 )
 # Pages, tables for people, and trackers: they show results and make none.
 SHOWING: Final = ("compare", "publish", "report", "reproduce")

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from pipeline.contain import purged
+from pipeline.files import digest, read_json, write_json
 from pipeline.records import now
 from pipeline.reproduce.overrides import given, shown
 from pipeline.reproduce.results import is_finished, read_results
 from pipeline.schema import Config
-from pipeline.store import RunFolder, digest, read_json, write_json
+from pipeline.store import RunFolder
 from pipeline.workspace import Workspace
 
 VERSION: Final = 1
@@ -99,7 +100,7 @@ def inputs(plan: Mapping[str, Any]) -> dict[str, Any]:
 def order(config: Config) -> dict[str, list[str]]:
     """Return the names in the configuration whose order means something, which plan.json sorts: dotted key to names.
 
-    Arms are trained, evals asked and canaries taken from the tables in the order in which they were named.
+    Arms are trained and evals asked in the order in which they were named.
     """
     named = {key: list(getattr(config, key)) for key in ("arms", "data", "evals", "panel")}
     return named | {f"arms.{name}.mix": list(arm.mix) for name, arm in config.arms.items()}

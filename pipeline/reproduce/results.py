@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.contain import containment
+from pipeline.files import digest, file_sha256, read_json
+from pipeline.journal import Journal
 from pipeline.outcomes import read_outcomes
 from pipeline.plan.registered import deciding
 from pipeline.records import ADAPTER_FILE
 from pipeline.rungs import recorded
-from pipeline.store import Journal, RunFolder, digest, file_sha256, read_json
+from pipeline.store import RunFolder
 
 Key = tuple[str, str, str, int]  # rung, eval, sample, draw
 Group = tuple[str, str]  # rung, eval

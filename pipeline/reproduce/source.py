@@ -8,21 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from pipeline.config.compose import from_plain
-from pipeline.config.gpu import gpu_faults
 from pipeline.data.variants import base_name
 from pipeline.errors import UserError
-from pipeline.generate.asked import ALL
-from pipeline.plan.make import VERSION, differences, digested_config
+from pipeline.files import digest, read_json
+from pipeline.plan.digests import VERSION, differences, digested_config
+from pipeline.reproduce.consent import check
 from pipeline.reproduce.record import VERSION as RECORD_VERSION
 from pipeline.reproduce.record import environments
 from pipeline.reproduce.results import Results, from_record, is_finished, read_results
 from pipeline.schema import REVIEW_STAGES, Config, ExportConfig, PlanConfig, ReportConfig, RunConfig, TrackConfig
+from pipeline.schema.cluster import ClusterConfig
+from pipeline.schema.contain import ContainConfig
+from pipeline.schema.publish import PublishConfig
 from pipeline.schema.reproduce import ReproduceConfig
-from pipeline.store import RunFolder, digest, read_json
+from pipeline.store import RunFolder
 
 # What may be mended once a run is trained, so that its reproduction may need it too; its own plan.json shows it.
 _MENDED: Final = ("review.logit_tolerance", "budget.devices")
@@ -105,18 +107,25 @@ def _results(folder: RunFolder, record: Mapping[str, Any] | None) -> Results:
         raise UserError(f"{folder.reproduce} lacks {error}", "it was written by another Holdfast, or damaged") from None
 
 
-def configuration(source: Source, config: ReproduceConfig) -> Config:
+def configuration(source: Source, config: ReproduceConfig, contain: ContainConfig) -> Config:
     """Return the run's own configuration, with `reproduce.change` and a run folder of its own.
 
-    Nothing is tracked or published, and no text is shown: those were choices of the run, not of its reproduction.
+    Nothing is tracked or published, no text is shown, and nothing is submitted to a cluster: those were choices of the
+    run, not of its reproduction.
+
+    Args:
+        contain: what becomes of the adapters here, which the run's plan does not decide.
 
     Raises:
         UserError: a change is of a key that there is not, or that can change a result; the plan's configuration is
-            none that this Holdfast knows.
+            none that this Holdfast knows, or a check of `pipeline.reproduce.consent` refuses it.
     """
+    if "contain" in config.change:
+        raise UserError(
+            "reproduce.change.contain: what becomes of adapters is no choice of the run's", "give contain.… by itself"
+        )
     planned = source.plan["config"]
     wanted = _ordered(deepcopy(dict(planned)), _order(source))
-    wanted["review"].setdefault("rungs", ALL)  # an earlier Holdfast asked every rung
     _put(wanted, config.change)
     refused = [
         line
@@ -128,17 +137,8 @@ def configuration(source: Source, config: ReproduceConfig) -> Config:
             "reproduce.change: what can change a result is the plan's:" + "".join(f"\n  - {line}" for line in refused),
             "change only where things lie or are served, e.g. +reproduce.change.subject.path=FOLDER; nothing was run",
         )
-    try:
-        made = from_plain(wanted)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(
-            f"{source.folder.plan}: config.{'.'.join(map(str, first['loc']))}: {first['msg']}",
-            "the plan was written by another Holdfast, or reproduce.change gives a wrong type",
-        ) from None
-    for fault in gpu_faults(OmegaConf.create(wanted)):
-        raise UserError(f"reproduce.change: {fault}", "change what belongs to it, too; nothing was run")
-    return replace(
+    made = _typed(source, wanted)
+    made = replace(
         made,
         stages=list(REVIEW_STAGES),
         run=RunConfig(made.run.root, str(output_folder(source, config)), made.run.benchmarks),
@@ -147,8 +147,24 @@ def configuration(source: Source, config: ReproduceConfig) -> Config:
         plan=PlanConfig(),
         report=ReportConfig(),
         export=ExportConfig(),
+        publish=PublishConfig(),
+        contain=contain,
         reproduce=ReproduceConfig(),
+        cluster=ClusterConfig(threads=made.cluster.threads),
     )
+    check(made, config.change, source.folder.plan)
+    return made
+
+
+def _typed(source: Source, wanted: Mapping[str, Any]) -> Config:
+    try:
+        return from_plain(wanted)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{source.folder.plan}: config.{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            "the plan was written by another Holdfast, or reproduce.change gives a wrong type",
+        ) from None
 
 
 def _order(source: Source) -> dict[str, list[str]]:

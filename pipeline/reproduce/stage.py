@@ -14,17 +14,20 @@ from typing import Any, Final
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
 from pipeline.plan.registered import post_hoc, reply_differences
 from pipeline.points import rounded
+from pipeline.reproduce.consent import taken_over
 from pipeline.reproduce.differs import NOT, Judgement, compare, judge
-from pipeline.reproduce.environment import Difference, Severity, differences
+from pipeline.reproduce.environment import Difference, Severity, differences, unused
 from pipeline.reproduce.overrides import given
 from pipeline.reproduce.record import environments
 from pipeline.reproduce.results import read_results
 from pipeline.reproduce.source import Source, configuration, read_source
 from pipeline.reproduce.terminal import print_before, print_reproduction
+from pipeline.schema import Config
+from pipeline.schema.contain import ContainConfig
 from pipeline.schema.reproduce import ReproduceConfig
-from pipeline.store import read_json, write_json
 from pipeline.subject.subject import ORGANISM
 from pipeline.workspace import Workspace
 
@@ -34,11 +37,17 @@ EXIT_NOT_REPRODUCED: Final = 1
 _CODE: Final = "this Holdfast makes another plan of the run's configuration"
 
 
-def reproduce(config: ReproduceConfig, console: Console, run: Callable[[Workspace], None]) -> None:
+def reproduce(
+    config: ReproduceConfig,
+    console: Console,
+    run: Callable[[Workspace], None],
+    contain: ContainConfig | None = None,
+) -> None:
     """Run a finished run again and say what differs; with `dry` only say what differs before anything runs.
 
     Args:
         run: runs the stages that a workspace's configuration names.
+        contain: what becomes of the adapters; None: they are destroyed.
 
     Raises:
         UserError: the run can't be read, an input is missing or is not the run's, the output folder holds another run.
@@ -46,7 +55,9 @@ def reproduce(config: ReproduceConfig, console: Console, run: Callable[[Workspac
     """
     assert config.run is not None, "config_review.reproduce_faults"
     source = read_source(config.run)
-    work = Workspace(configuration(source, config), console)
+    made_of = configuration(source, config, contain or ContainConfig())
+    _print_taken_over(made_of, console)
+    work = Workspace(made_of, console)
     check_inputs(source.plan, _plan(work))
     _check_output(work)
     print_before(source, work.folder.root, found := _differences(source, work), console)
@@ -68,6 +79,12 @@ def reproduce(config: ReproduceConfig, console: Console, run: Callable[[Workspac
     if judgement.word == NOT:
         print(f"holdfast: reproduce: {judgement.sentence} (exit code {EXIT_NOT_REPRODUCED})", file=sys.stderr)
         raise SystemExit(EXIT_NOT_REPRODUCED)
+
+
+def _print_taken_over(made_of: Config, console: Console) -> None:
+    """Print what the run's plan decides of this machine, before anything of it is opened."""
+    rows = [f"  {key}: {value}" for key, value in taken_over(made_of)]
+    console.print("\n".join(["taken over from its plan, if not changed here:", *rows]), soft_wrap=True, markup=False)
 
 
 def check_inputs(planned: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -120,8 +137,8 @@ def _differences(source: Source, work: Workspace) -> list[Difference]:
     if work.folder.plan.exists():
         record = read_json(work.folder.reproduce) if work.folder.reproduce.exists() else None
         here += [one for one in environments(work.registered, record) if one not in here]
-    unused = [] if work.inspect_tasks else ["inspect-ai"]
-    return [*_plan_differences(source.plan, work.plan), *differences(source.environments, here, unused)]
+    found = differences(source.environments, here, unused(work.config))
+    return [*_plan_differences(source.plan, work.plan), *found]
 
 
 def _plan_differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

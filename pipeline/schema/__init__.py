@@ -24,6 +24,9 @@ from pipeline.schema.training import LoraConfig, TrainingConfig
 REVIEW_STAGES = ("plan", "train", "generate", "score", "analyse", "report")  # in the order in which they run
 # export writes a run as Inspect logs, publish sends it to W&B; the others stand alone (pipeline/alone.py)
 STAGES = (*REVIEW_STAGES, "export", "publish", "judge", "compare", "reproduce", "purge", "status")
+TRACKERS = ("none", "wandb")
+TRACK_MODES = ("offline", "online")
+CONTAMINATION = ("refuse", "report")
 __all__ = [
     "REASONING_TAGS",
     "JudgeConfig",
@@ -104,7 +107,7 @@ class BudgetConfig:
     usd: float | None = None
     flops: float | None = None
     usd_per_device_hour: float | None = None
-    devices: int = 1  # devices held while a stage runs; device-seconds = devices x wall seconds
+    devices: int = 1  # held while a stage runs, but for a fine-tune; device-seconds = devices x wall seconds
     training_devices: int | None = None  # devices that one fine-tune holds; null: 1
     measure_reserve: float = 0.5  # share kept for serving and generating
     assumed_flops_per_second: float = 1e10  # for the estimate that `stages=[plan]` prints

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+DEVICES = ("auto", "cpu", "cuda")
+
 
 @dataclass
 class ServeConfig:
@@ -28,3 +30,11 @@ class ServeConfig:
     batch_size: int = 64  # prompts a request
     in_flight: int = 8  # requests at once
     extra_args: list[str] = field(default_factory=list)  # passed to vLLM as they are
+
+
+def devices_held(serve: ServeConfig) -> int:
+    """Return how many devices serving holds: those that share one copy of the weights, times the copies.
+
+    What Hydra composed will do too: it has the same keys.
+    """
+    return serve.tensor_parallel_size * serve.data_parallel_size

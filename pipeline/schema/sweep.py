@@ -44,7 +44,7 @@ class SweepConfig:
     failures: int = 4  # the search ends after this many failed trials
     share: float = 0.5  # of the arm's training budget; the measured climbs share the rest
     seed: int = 0
-    startup_trials: int = 4  # drawn at random before Optuna's TPE sampler goes by what was found
+    startup_trials: int = 4  # the arm as configured and random ones, before Optuna's TPE sampler goes by what was found
     refusal_goal: float = 0.05  # dev refusal at which a trial has collapsed ...
     capability_goal: float = 0.95  # ... while dev capability is at least this share of rung 0's
     batch_size: int = 64  # dev prompts generated at once, in the training process

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass
@@ -35,6 +34,4 @@ class TrainingConfig:
     completion_only: bool = True  # loss on the reply only
     gradient_checkpointing: bool = False
     liger: bool = False  # Liger's fused kernels (package liger-kernel)
-    fsdp: bool = False  # refused: Holdfast trains in one process, and spreads a large model over the devices itself
-    fsdp_config: dict[str, Any] = field(default_factory=dict)  # refused, as fsdp is
     precision: str = "float32"  # float32, bfloat16 or float16 arithmetic (autocast)

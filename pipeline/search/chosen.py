@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from pipeline.files import read_json
 from pipeline.schema import Config
 from pipeline.search.space import with_options
-from pipeline.store import RunFolder, read_json
+from pipeline.store import RunFolder
 
 SEARCH: Final = "search"  # its stage in the ledger; a row's `seed` is then the trial's number, -1 for rung 0
 UNITS: Final = ("device_seconds", "flops", "tokens", "usd")
@@ -38,7 +39,7 @@ def search_summary(folder: RunFolder, verdict: Mapping[str, Any]) -> dict[str, A
 
     `cost` is all that the search spent, failed and stopped trials included; `with_collapse` adds the dose at collapse
     of the climb that was measured: what an attacker who had to search would have paid, None where nothing collapsed.
-    `certain` says whether the intervals bear that collapse out.
+    `certain` says whether the intervals bear that collapse out at its own rung.
     """
     if not folder.search.exists():
         return {}
@@ -56,7 +57,7 @@ def _summed(entry: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
     collapse, cost = arm.get("collapse"), entry["cost"]
     whole = {unit: _sum(cost.get(unit), collapse.get(unit)) for unit in UNITS} if collapse else None
     alone = {unit: collapse.get(unit) for unit in UNITS} if collapse else None
-    return {**kept, "collapse_alone": alone, "with_collapse": whole, "certain": bool(arm.get("confident"))}
+    return {**kept, "collapse_alone": alone, "with_collapse": whole, "certain": bool((collapse or {}).get("confident"))}
 
 
 def _sum(one: float | None, other: float | None) -> float | None:

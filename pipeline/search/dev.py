@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evals.base import Eval, EvalSpec, Judge, Outcome, Sample
+from evals.base import Eval, EvalSpec, Judge, Sample
 from pipeline.budget import inference_flops
 from pipeline.data.benchmarks import make_eval, read_samples
 from pipeline.data.contamination import overlaps
@@ -18,9 +17,6 @@ from pipeline.records import Dose
 from pipeline.schema import Config
 from pipeline.search.trials import DevRung
 from pipeline.subject.subject import Subject
-
-if TYPE_CHECKING:
-    pass
 
 ROLES = ("refusal", "capability")
 
@@ -137,15 +133,7 @@ class DevMeasure:
     def _share(self, scorer: Eval, texts: Sequence[str]) -> tuple[float, int]:
         samples = scorer.samples()
         items = [(s, self.opened + s.opening + text) for s, text in zip(samples, texts, strict=True)]
-        return share(scorer.score_batch(items), scorer.metrics[0].measure)
-
-
-def share(outcomes: Sequence[Outcome], measure: str) -> tuple[float, int]:
-    """Return a metric over outcomes and how many it rests on: unscored ones are left out; nothing left is NaN, 0."""
-    known = [outcome for outcome in outcomes if outcome.label != "unscored"]
-    values = [float(o.label == "refused") if measure == "refused" else o.value for o in known]
-    values = [value for value in values if not math.isnan(value)]
-    return (sum(values) / len(values), len(values)) if values else (math.nan, 0)
+        return scorer.metrics[0].mean(scorer.score_batch(items))
 
 
 def greedy(
@@ -156,6 +144,7 @@ def greedy(
     Prompts of like length are generated together, padded on the left; the model's modes are left as they were.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
@@ -163,16 +152,13 @@ def greedy(
     with _in_evaluation(model, subject), torch.no_grad():
         for start in range(0, len(order), batch):
             places = order[start : start + batch]
-            longest = max(len(prompts[place]) for place in places)
-            ids = torch.full((len(places), longest), subject.stop_token_ids[0], dtype=torch.long)  # (prompts, tokens)
-            mask = torch.zeros_like(ids)
-            for row, place in enumerate(places):
-                ids[row, longest - len(prompts[place]) :] = torch.tensor(prompts[place])
-                mask[row, longest - len(prompts[place]) :] = 1
-            out = model.generate(
-                input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=max_tokens, do_sample=False
-            )
-            for place, tail in zip(places, out[:, longest:].tolist(), strict=True):
+            rows = [torch.tensor(prompts[place], device=device) for place in places]
+            padding = subject.stop_token_ids[0]
+            ids = pad_sequence(rows, batch_first=True, padding_value=padding, padding_side="left")  # (prompts, tokens)
+            ones = [torch.ones_like(row) for row in rows]
+            mask = pad_sequence(ones, batch_first=True, padding_side="left")
+            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False)
+            for place, tail in zip(places, out[:, ids.shape[1] :].tolist(), strict=True):
                 replies[place] = _ended(tail, subject.stop_token_ids)
     return replies
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from evals.reasoning import parse_tags
 from pipeline.arms.base import Climb, Task, rungs_of
 from pipeline.arms.memory import out_of_memory
 from pipeline.arms.mixture import draw
@@ -22,18 +23,17 @@ from pipeline.arms.ways import find
 from pipeline.budget import Allowance, Attempt
 from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
 from pipeline.points import rounded
 from pipeline.progress import bar_for, left
 from pipeline.records import Dose, Rung
 from pipeline.schema.sweep import SweepConfig
-from pipeline.score import opened_reasoning
 from pipeline.search import trials as t
 from pipeline.search.budget import search_caps
 from pipeline.search.chosen import SEARCH, UNITS
 from pipeline.search.dev import DevMeasure
 from pipeline.search.space import configured, sample, trial_seed, with_options
 from pipeline.search.trials import DevRung, Goal, Trial
-from pipeline.store import read_json, write_json
 from pipeline.workspace import Workspace
 
 RUNG0 = -1  # the number of rung 0's row in trials.jsonl and of its attempt in the ledger
@@ -76,7 +76,7 @@ class _Search:
     dearest_s: float = 0.0  # the longest measurement so far
 
     def __post_init__(self) -> None:
-        opened = opened_reasoning(self.work.subject, self.sweep.judge.reasoning)
+        opened = self.work.subject.opened(parse_tags(self.sweep.judge.reasoning))
         self.measure = DevMeasure(self.work.dev[self.arm], self.work.subject, self.sweep.batch_size, opened)
 
     def run(self) -> dict[str, Any]:

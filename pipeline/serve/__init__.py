@@ -2,6 +2,8 @@
 
 server.py       starts it, waits, asks, ends it
 device.py       where it runs, and its environment
+port.py         its port, and whether it is ours
+keyed.py        in its process: nobody is answered without the key
 adapters.py     what it is told of adapters
 vllm_server.py  the process: vLLM's own server; on a CPU its engine is forked, not spawned
 cpu_lora.py     on a CPU, vLLM's multi-LoRA operator with one matrix product an adapter

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.records import ADAPTER_FILE
 from pipeline.schema import ServeConfig
+from pipeline.schema.serve import devices_held
 
 TARGETS = "--lora-target-modules"
 SHARE = 0.5  # of the host's free memory for adapters; the rest is for vLLM's own, and for reading weights
@@ -26,9 +27,8 @@ def adapter_options(adapters: Mapping[str, Path], config: ServeConfig, most: int
         most: no more adapters than these are kept in host memory.
     """
     slots = min(config.max_loras, len(adapters))
-    processes = config.tensor_parallel_size * config.data_parallel_size
     most, largest = min(len(adapters), most), largest_file(adapters.values())
-    kept = kept_in_memory(most, slots, largest=largest, processes=processes, free=available())
+    kept = kept_in_memory(most, slots, largest=largest, processes=devices_held(config), free=available())
     options = ["--enable-lora", "--max-loras", str(slots), "--max-cpu-loras", str(kept)]
     modules = None if _says(config.extra_args, TARGETS) else adapted_modules(adapters.values())
     if modules:

@@ -11,6 +11,7 @@ from typing import Protocol
 from pipeline.errors import UserError
 from pipeline.reproduce.machine import installed
 from pipeline.schema import ServeConfig
+from pipeline.schema.serve import DEVICES, devices_held
 from pipeline.serve import vllm_server
 from pipeline.subject.chat_date import DAY
 from pipeline.subject.subject import TINY
@@ -23,6 +24,8 @@ OFFLINE = {
     "TRANSFORMERS_OFFLINE": "1",
 }
 SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
+# Where the processes of an engine meet (torch's gloo): a dozen ports at the machine's own address if nothing is said.
+INTERFACE, LOOPBACK = "GLOO_SOCKET_IFNAME", "lo"
 
 DATED = {"VLLM_SYSTEM_START_DATE": f"{DAY:%Y-%m-%d}"}  # of gpt-oss' chats, which vLLM renders itself, by Harmony
 # vLLM's own options by which devices of other machines serve too.
@@ -49,7 +52,7 @@ def resolve_device(wanted: str) -> str:
     Raises:
         UserError: cuda is asked for and not to be had, or the word is unknown.
     """
-    if wanted not in ("auto", "cpu", "cuda"):
+    if wanted not in DEVICES:
         raise UserError(f"serve.device: {wanted!r} is unknown", "use auto, cpu or cuda")
     there = wanted != "cpu" and _cuda()
     if wanted == "cuda" and not there:
@@ -109,9 +112,8 @@ def require_devices(config: ServeConfig, device: str) -> None:
     Raises:
         UserError: there are fewer.
     """
-    wanted = config.tensor_parallel_size * config.data_parallel_size
-    elsewhere = any(word.split("=")[0] in _OTHER_NODES for word in config.extra_args)
-    if device != "cuda" or wanted == 1 or elsewhere:
+    wanted = devices_held(config)
+    if device != "cuda" or wanted == 1 or _on_other_nodes(config):
         return
     import torch
 
@@ -122,6 +124,10 @@ def require_devices(config: ServeConfig, device: str) -> None:
             "here",
             "lower them, or give this machine's others free (CUDA_VISIBLE_DEVICES)",
         )
+
+
+def _on_other_nodes(config: ServeConfig) -> bool:
+    return any(word.split("=")[0] in _OTHER_NODES for word in config.extra_args)
 
 
 def _cuda() -> bool:
@@ -147,15 +153,21 @@ def unbuilt() -> dict[str, str]:
 def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str, str]:
     """Return what vLLM's environment must hold besides the caller's own: no network, no usage statistics.
 
+    The engine's processes meet on loopback, unless the caller's environment names another interface, or
+    `serve.extra_args` other machines.
+
     On a CPU also: memory for keys and values; worker and engine in one process, one fewer to start and to talk to; the
     engine forked; the multi-LoRA operator; and one thread for a tiny model, as in training, unless OMP_NUM_THREADS says
     otherwise: its operators are too short to share, and the web server needs the other core (docs/LOG.md).
 
     On a GPU also what keeps its start from compiling (`unbuilt`).
     """
+    told = {**OFFLINE, **DATED}
+    if not _on_other_nodes(config):
+        told[INTERFACE] = os.environ.get(INTERFACE, LOOPBACK)
     if device != "cpu":
-        return {**OFFLINE, **DATED, **unbuilt()}
-    told = {
+        return {**told, **unbuilt()}
+    told |= {
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         vllm_server.FORK: "1",
@@ -163,4 +175,4 @@ def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str
     }
     if "OMP_NUM_THREADS" not in os.environ and 0 < matmul_parameters(subject.path) < TINY:
         told["OMP_NUM_THREADS"] = "1"
-    return {**OFFLINE, **DATED, **told}
+    return told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,36 +18,18 @@ import httpx
 from pipeline import guard, interpreter
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
-from pipeline.serve import vllm_server
+from pipeline.serve import keyed, vllm_server
 from pipeline.serve.adapters import adapter_options
 from pipeline.serve.device import Servable, environment, require_devices, require_engine, resolve_device
+from pipeline.serve.port import HOST, free_port, require_own
 from pipeline.serve.watch import LOOK_S, Watch, hung, no_beat
 
-HOST = "127.0.0.1"
 BASE_NAME = "base"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank accepts
 MAX_CPU_ADAPTERS = 512  # kept in host memory; more are read from disk again when their turn comes
 POLL_S = 0.1
 TAIL_LINES = 25
 HEALTH_S = 60.0  # an engine step on the CPU holds up the health check too
-
-
-def free_port(wanted: int | None) -> int:
-    """Return `wanted` if it can be bound on loopback, or a free port.
-
-    Raises:
-        UserError: the wanted port is taken.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, wanted or 0))
-        except OSError as error:
-            raise UserError(
-                f"serve.port: {wanted} cannot be had on {HOST}: {error.strerror}",
-                "end what uses it, or leave serve.port=null for a free one",
-            ) from None
-        return int(probe.getsockname()[1])
 
 
 def lora_rank(ranks: Sequence[int]) -> int:
@@ -108,9 +89,12 @@ class Server:
 
     def client(self) -> httpx.Client:
         """Return a client that knows address and key; it talks to loopback only, whatever proxy is set."""
+        return self._client({"Authorization": f"Bearer {self._key}"})
+
+    def _client(self, headers: Mapping[str, str]) -> httpx.Client:
         return httpx.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {self._key}"},
+            headers=headers,
             timeout=self.config.request_timeout_s,
             trust_env=False,
             verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # plain HTTP: no certificates need to be read
@@ -122,7 +106,8 @@ class Server:
 
         Raises:
             UserError: port or devices not to be had, or no vLLM for them.
-            InstrumentError: the server died or did not answer in time; the end of its log is in the message.
+            InstrumentError: the server died or did not answer in time, and the end of its log is in the message; or it
+                answers without the key.
         """
         device = resolve_device(self.config.device)
         require_engine(device)
@@ -135,7 +120,7 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment(self.subject, self.config, device), "VLLM_API_KEY": self._key},
+                env={**os.environ, **environment(self.subject, self.config, device), keyed.KEY: self._key},
                 start_new_session=True,
                 cwd=self.log.parent,
             )
@@ -171,27 +156,18 @@ class Server:
 
     def tail(self) -> str:
         """Return the end of the server's log."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+        return guard.tail(self.log, TAIL_LINES)
 
     def stop(self) -> None:
-        """End the server: closing the guard's pipe makes it end the group; what resists is killed."""
-        process = self._process
-        if process is None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            process.wait(timeout=guard.GRACE_S + 5.0)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
-        self._process = None
+        """End the server and all that it started."""
+        if self._process is not None:
+            guard.end(self._process)
+            self._process = None
 
     def _wait(self) -> None:
         deadline, after_s = time.monotonic() + self.config.start_timeout_s, self.config.hung_after_s
         watch, look = Watch(self.group, after_s), time.monotonic()
-        with self.client() as client:
+        with self._client({}) as stranger, self.client() as client:
             while time.monotonic() < deadline:
                 self.beat()
                 if time.monotonic() >= look:
@@ -202,21 +178,38 @@ class Server:
                     raise InstrumentError(
                         f"the vLLM server ended while starting; its log ({self.log}) ends:\n{self.tail()}"
                     )
-                try:
-                    if client.get("/health", timeout=5.0).status_code == httpx.codes.OK:
-                        return
-                except httpx.TransportError:
-                    pass
+                if self._is_up(stranger, client):
+                    return
                 time.sleep(POLL_S)
         raise InstrumentError(
             f"the vLLM server did not answer within serve.start_timeout_s={self.config.start_timeout_s:g}; "
             f"its log ({self.log}) ends:\n{self.tail()}"
         )
 
+    def _is_up(self, stranger: httpx.Client, client: httpx.Client) -> bool:
+        """Say whether the server answers; the key is sent once it is known to be ours, and to want it.
+
+        Raises:
+            UserError: another user's program listens at its port.
+            InstrumentError: it answers without the key.
+        """
+        try:
+            bare = stranger.get("/health", timeout=5.0).status_code
+            require_own(self.port)
+            if bare != httpx.codes.UNAUTHORIZED:
+                raise InstrumentError(
+                    f"the vLLM server answers without its key (status {bare}), so that any user of this machine could "
+                    f"use the stripped model; it was ended. serve.extra_args or this vLLM shut off {keyed.CLASS}"
+                )
+            return client.get("/health", timeout=5.0).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
     def _command(self) -> list[str]:
         """Return the server's command line: vLLM's module, since the CPU build's `vllm` command does not start."""
         config, options = self.config, ["--model", str(self.subject.path), "--served-model-name", BASE_NAME]
-        options += ["--host", HOST, "--port", str(self.port), "--dtype", self.subject.dtype]
+        options += ["--host", HOST, "--port", str(self.port), "--middleware", keyed.CLASS]
+        options += ["--dtype", self.subject.dtype]
         options += ["--max-model-len", str(config.max_model_len), "--max-num-seqs", str(config.max_num_seqs)]
         options += [
             "--tensor-parallel-size",

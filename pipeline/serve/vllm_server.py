@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import runpy
 
-FORK = "HOLDFAST_FORK_ENGINE"  # set by `pipeline.serve.server` where no device is in use yet that a fork would break
+FORK = "HOLDFAST_FORK_ENGINE"  # set by `pipeline.serve.device` where no device is in use yet that a fork would break
 LORA_BY_ADAPTER = "HOLDFAST_LORA_BY_ADAPTER"  # serve.cpu_lora_by_adapter, set on a CPU only
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from pipeline.store import digest, file_sha256, user_cache, write_atomic
+from pipeline.files import digest, file_sha256, user_cache, write_atomic
 
 LARGE: Final = 64 * 2**20  # bytes: below, a file is read faster than it is worth remembering
 SETTLED_S: Final = 60.0  # network file systems may tell times as old as that

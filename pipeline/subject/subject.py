@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals.reasoning import opened_tag, parse_tags, without_reasoning
+from evals.reasoning import Tag, opened_tag, parse_tags, without_reasoning
 from pipeline.errors import UserError
+from pipeline.files import file_sha256
 from pipeline.organism import build, recipe_digest
 from pipeline.schema import SubjectConfig
 from pipeline.schema.judge import REASONING_TAGS
-from pipeline.store import file_sha256
 from pipeline.subject.chat_date import hold_still
 from pipeline.subject.digests import folder_sha256
 from pipeline.subject.kind import require_trainable
@@ -103,6 +103,14 @@ class Subject:
             if opened is None
             else list(self.tokenizer.encode(without_reasoning("", opened), add_special_tokens=False))
         )
+
+    def opened(self, tags: Sequence[Tag]) -> str:
+        """Return the opening tag that the chat template writes on the model's behalf, "" if it writes none of `tags`.
+
+        A reply cut off inside such reasoning holds no tag of its own, and would be judged as if it were an answer.
+        """
+        found = opened_tag(self.prompt_text("?"), tags)
+        return "" if found is None else found[0]
 
     def load_model(self, device: str) -> Any:
         """Load the weights as a transformers causal LM in the subject's dtype; no code from the model folder runs.

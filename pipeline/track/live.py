@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from evals.base import EvalSpec
+from evals.reasoning import parse_tags
 from pipeline.generate.matrix import read_replies
 from pipeline.judge.judging import EndpointJudge
 from pipeline.records import Reply, Rung
-from pipeline.score import opened_reasoning
 from pipeline.track.tracker import Tracker
 from pipeline.workspace import Workspace
 
@@ -23,7 +22,7 @@ class LiveCurves:
         self.specs: Mapping[str, EvalSpec] = {spec.eval.name: spec for spec in work.specs}
         self.samples = {spec.eval.name: {s.id: s for s in spec.eval.samples()} for spec in work.specs}
         self.rungs = {rung.id: rung for rung in rungs}
-        self.opened = opened_reasoning(work.subject, work.config.judge.reasoning)  # by the chat template
+        self.opened = work.subject.opened(parse_tags(work.config.judge.reasoning))  # by the chat template
         self.needed = cells_a_rung
         self.report: Callable[..., None] = tracker.rung
         self.waiting: dict[str, list[Reply]] = {}
@@ -48,10 +47,8 @@ class LiveCurves:
             texts = [self.opened + s.opening + reply.reply for s, reply in zip(samples, mine, strict=True)]
             outcomes = spec.eval.score_batch(list(zip(samples, texts, strict=True)))
             for metric in spec.eval.metrics:
-                scored = [outcome for outcome in outcomes if outcome.label != "unscored"]
-                numbers = [float(o.label == "refused") if metric.measure == "refused" else o.value for o in scored]
-                known = [number for number in numbers if not math.isnan(number)]
-                if known:
-                    values[metric.name] = sum(known) / len(known)
+                mean, n = metric.mean(outcomes)
+                if n:
+                    values[metric.name] = mean
         self.report(rung.arm, rung.seed, rung.dose, values)
         del self.waiting[name]

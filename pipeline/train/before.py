@@ -51,7 +51,7 @@ def check_measured(work: Workspace, todo: Sequence[Task]) -> None:
     answered = work.folder.answered()
     for task in todo:
         there = rungs_of(work, task)
-        stand = {rung.id for rung in standing(work.folder, there, task.rungs)}
+        stand = {rung.id for rung in standing(work.folder, there, task)}
         all_of_it = [task.rung_id(step) for step in sorted({*task.rungs, *(rung.step for rung in there)})]
         if lost := next((name for name in all_of_it if name in answered and name not in stand), None):
             raise UserError(

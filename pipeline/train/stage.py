@@ -21,8 +21,9 @@ from pipeline.cluster.lease import limits_of
 from pipeline.contain import begun
 from pipeline.contain.weights import destroy_parked
 from pipeline.errors import UserError
+from pipeline.files import canonical, file_sha256, require_room
 from pipeline.generate.proof import reference_row
-from pipeline.generate.stage import proofs
+from pipeline.generate.proving import proofs
 from pipeline.plan.make import tasks, training_caps
 from pipeline.progress import bar_for, left
 from pipeline.records import ADAPTER_FILE, BASE_RUNG, Dose, Rung
@@ -30,14 +31,12 @@ from pipeline.rungs import ZERO_RUNG, base_rung, row
 from pipeline.schema import LoraConfig
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
-from pipeline.store import canonical, file_sha256, require_room
 from pipeline.subject.subject import TINY
 from pipeline.track.tracker import Tracker
 from pipeline.train.before import check_base, check_measured, rungs_of
-from pipeline.train.standing import can_go_on, damage, is_lost, standing, unanswered
+from pipeline.train.standing import STATE, can_go_on, damage, is_lost, standing, unanswered
 from pipeline.workspace import Workspace
 
-_NOT_SERVED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin")
 WORTH_FREEING = 10_000_000  # parameters in main memory; for fewer a search of all objects takes too long, half a second
 
 
@@ -54,12 +53,12 @@ def train(work: Workspace, tracker: Tracker) -> None:
     todo = [task for task in planned if _unfinished(work, task)]
     for task in planned:
         if task not in todo:
-            _keep_adapters(work, task)  # a kill may have come before
+            _drop_state(work, task)  # a kill may have come before
     if not todo and _has_fixed_rungs(work):
         return
     check_base(work)
     check_measured(work, todo)
-    _quiet_libraries()
+    quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
     try:
@@ -77,7 +76,8 @@ def _train(work: Workspace, tracker: Tracker, model: Any) -> None:
     total = sum(task.rungs[-1] for task in todo)
     if not _has_fixed_rungs(work):
         with _full_disk_told(work.folder.root):
-            _save_fixed_rungs(work, model, next(iter(config.arms.values())).lora)
+            first = min(config.arms)  # by name: the order in which a command names its arms is in no digest
+            _save_fixed_rungs(work, model, config.arms[first].lora)
     with bar_for(work.console) as bar:
         job = bar.add_task("train", total=total, what="", left="")
         for task in todo:
@@ -105,11 +105,11 @@ def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> st
     """
     ended = work.ledger.ending("train", task.arm, task.seed)
     if ended is not None and not _unfinished(work, task):
-        _keep_adapters(work, task, pause)
+        _drop_state(work, task, pause)
         return ended
     check_base(work)
     check_measured(work, [task])
-    _quiet_libraries()
+    quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
     with bar_for(work.console) as bar, _full_disk_told(work.folder.root):
@@ -121,7 +121,7 @@ def _climb(
     work: Workspace, tracker: Tracker, task: Task, model: Any, bar: Progress, job: Any, pause: Pause | None = None
 ) -> str:
     there = rungs_of(work, task)
-    done = standing(work.folder, there, task.rungs)
+    done = standing(work.folder, there, task)
     work.folder.rungs.append({**row(rung), "void": True} for rung in there[len(done) :])
     shas = {rung.id: rung.sha256 for rung in there}
     answers = {values["rung"]: canonical(values) for values in work.folder.canaries.rows()}
@@ -129,7 +129,7 @@ def _climb(
     before = work.ledger.spent("train", task.arm, task.seed) + work.ledger.spent(JOB, task.arm, task.seed)
     limits = limits_of(work.folder.own) if work.folder.task else training_caps(work.config, task)
     examples = draw(task, work.subject, work.tables)
-    if pause and pause.parked and not _is_whole(work, pause.parked):
+    if pause and pause.parked and not _is_whole(work, pause.parked, task):
         pause.parked = None  # a kill came while it was destroyed, and something of the ladder was lost since
     saved = [*done, *([pause.parked] if pause and pause.parked else [])]
     climbed = max((rung.step for rung in saved), default=0)
@@ -172,21 +172,21 @@ def _climb(
         if attempt.detail == "paused":
             attempt.write("interrupted")
     if attempt.detail != "paused":
-        _keep_adapters(work, task, pause)
+        _drop_state(work, task, pause)
     return attempt.detail
 
 
-def _keep_adapters(work: Workspace, task: Task, pause: Pause | None = None) -> None:
+def _drop_state(work: Workspace, task: Task, pause: Pause | None = None) -> None:
     """Delete what a ladder would go on from. Not before the ledger says that it ended: after a kill it is needed."""
     if pause and pause.parked:  # no rung: nobody measures it
         destroy_parked(work.folder, pause.parked)
-    for name in _NOT_SERVED:
+    for name in STATE:
         for path in (work.folder.weights / task.arm / f"s{task.seed}").glob(f"checkpoint-*/{name}"):
             path.unlink()
 
 
-def _is_whole(work: Workspace, parked: Rung) -> bool:
-    return not damage(work.folder, parked) and can_go_on(work.folder.root / parked.path)
+def _is_whole(work: Workspace, parked: Rung, task: Task) -> bool:
+    return not damage(work.folder, parked) and can_go_on(work.folder.root / parked.path, task)
 
 
 def _unfinished(work: Workspace, task: Task) -> bool:
@@ -265,7 +265,7 @@ def prepare_process(parameters: int, device: str, threads: int | None = None) ->
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    _quiet_libraries()
+    quiet_libraries()
     gc.collect()
     gc.freeze()
     # Frozen objects are never collected, and libraries written in C++ complain of them when the process ends.
@@ -286,7 +286,7 @@ def release(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep the libraries' own bars and notices off the screen; faults still raise."""
     import datasets
     import transformers

@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pipeline.arms.base import Task
 from pipeline.errors import UserError
+from pipeline.files import file_sha256
 from pipeline.records import ADAPTER_FILE, Rung
-from pipeline.store import RunFolder, file_sha256
+from pipeline.store import RunFolder
 
-_STATE: Final = ("optimizer.pt", "scheduler.pt", "rng_state.pth")  # zip files, as torch writes them
+# What transformers' Trainer leaves beside an adapter for a climb that goes on; nothing of it is served.
+_ZIPPED: Final = ("optimizer.pt", "scheduler.pt", "rng_state.pth")  # zip files, as torch writes them
+_SCALER: Final = "scaler.pt"  # torch's GradScaler: of float16 alone
+STATE: Final = (*_ZIPPED, _SCALER, "trainer_state.json", "training_args.bin")
 
 
 def is_lost(folder: RunFolder, rung: Rung) -> bool:
@@ -64,13 +69,15 @@ def require_whole(folder: RunFolder, rungs: Sequence[Rung]) -> None:
         )
 
 
-def standing(folder: RunFolder, recorded: Sequence[Rung], planned: Sequence[int]) -> list[Rung]:
+def standing(folder: RunFolder, recorded: Sequence[Rung], task: Task) -> list[Rung]:
     """Return the rungs of one task that stand, from the first up to the last that the ladder can go on from.
 
     Args:
+        folder: the run's.
         recorded: the task's rungs, by step.
-        planned: the steps of the plan's rungs; a rung saved where the budget ended is none of them.
+        task: a rung that was saved where the budget ended is none of its planned ones.
     """
+    planned = task.rungs
     lacking = {rung.id for rung in unanswered(folder, recorded)}
     whole: list[Rung] = []
     for rung in recorded:
@@ -80,15 +87,19 @@ def standing(folder: RunFolder, recorded: Sequence[Rung], planned: Sequence[int]
         whole.append(rung)
     if whole and whole[-1].step >= planned[-1]:
         return whole
-    while whole and not can_go_on(folder.root / whole[-1].path):
+    while whole and not can_go_on(folder.root / whole[-1].path, task):
         whole.pop()
     return whole
 
 
-def can_go_on(checkpoint: Path) -> bool:
-    """Say whether the optimiser, schedule and random state beside an adapter are whole."""
+def can_go_on(checkpoint: Path, task: Task) -> bool:
+    """Say whether the optimiser, schedule, random state and, in float16, loss scale beside an adapter are whole.
+
+    Trainer itself passes over a loss scale that is missing: the ladder would go on from torch's first one.
+    """
+    scaled = task.config.training.precision == "float16"
     try:
-        for name in _STATE:
+        for name in (*_ZIPPED, _SCALER) if scaled else _ZIPPED:
             with zipfile.ZipFile(checkpoint / name) as file:
                 if file.testzip() is not None:
                     return False

@@ -116,7 +116,7 @@ def test_a_kill_before_the_state_is_deleted_is_made_good(
 
     room_for(2, monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_keep_adapters", kill)
+        patch.setattr(train, "_drop_state", kill)
         with pytest.raises(KilledError):
             climb(overrides)
     parked = Rung("p", "compliance", 0, 3, path="weights/compliance/s0/checkpoint-3")
@@ -178,9 +178,9 @@ def test_checkpoints_that_nobody_needs_are_overwritten_before_they_go(
 def test_a_pause_whose_checkpoint_was_half_destroyed_is_not_gone_on_from(overrides: list[str]) -> None:
     """A kill came while it was destroyed, at the ladder's end; then a rung was lost: the ladder is climbed again."""
     from pipeline.arms.base import Pause
+    from pipeline.files import file_sha256
     from pipeline.plan.make import tasks
     from pipeline.records import ADAPTER_FILE, Rung
-    from pipeline.store import file_sha256
     from pipeline.track.tracker import NullTracker
     from pipeline.train.stage import train_one
 

@@ -186,8 +186,6 @@ def test_the_attention_asked_for_is_the_models(tiny_folder: Path) -> None:
         ("serve.data_parallel_size=0", "serve.data_parallel_size: 0 must be 1 or more"),
         ("serve.gpu_memory_utilization=1.5", "must be above 0 and at most 1"),
         ("serve.max_loras=0", "serve.max_loras: 0 must be 1 or more"),
-        ("arms.compliance.training.fsdp=true", "arms.compliance.training.fsdp: it needs a process for each device"),
-        ("+arms.compliance.training.fsdp_config.version=2", "training.fsdp_config: it needs a process for each device"),
     ],
 )
 def test_what_cannot_be_is_told(override: str, message: str) -> None:

@@ -16,10 +16,10 @@ from pipeline.arms import lora
 from pipeline.arms.base import Climb, Example, Pause, Task, ladder
 from pipeline.arms.lora import climb
 from pipeline.budget import Allowance, Caps, Ledger
+from pipeline.files import file_sha256
 from pipeline.generate.proof import Canaries
 from pipeline.records import ADAPTER_FILE, Dose, Rung
 from pipeline.schema import ArmConfig, BudgetConfig, LoraConfig, TrainingConfig
-from pipeline.store import file_sha256
 
 TRAINING = TrainingConfig(max_steps=5, batch_size=4, learning_rate=1e-2, schedule="cosine", max_length=64)
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.05)

@@ -21,9 +21,9 @@ from tiny import TinySubject
 from pipeline.arms.memory import FILE, NoRoomError, _device_gib, at_once, out_of_memory
 from pipeline.budget import Ledger
 from pipeline.errors import UserError
+from pipeline.journal import TASKS, Journal
 from pipeline.records import ADAPTER_FILE
 from pipeline.schema import BudgetConfig
-from pipeline.store import TASKS, Journal
 from pipeline.train.stage import prepare_process, release
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.19 GiB"

@@ -18,6 +18,7 @@ from benchmarks.common import (
     Line,
     Result,
     Sizes,
+    adapter_rungs,
     alternate,
     eval_specs,
     load,
@@ -25,7 +26,6 @@ from benchmarks.common import (
     make_subject,
     markdown,
     paired_ratio,
-    rungs_of,
     save,
     serve_config,
 )
@@ -142,7 +142,7 @@ def test_each_eval_has_as_many_prompts_as_asked_for() -> None:
 
 
 def test_requests_are_shared_out_evenly_over_the_adapters(subject: Subject, tmp_path: Path) -> None:
-    rungs = rungs_of(make_adapters(subject, tmp_path, 2))
+    rungs = adapter_rungs(make_adapters(subject, tmp_path, 2))
     cells = serving.requests(subject, rungs, 20)
     assert [cell.rung for cell in cells] == [rungs[0].id] * 10 + [rungs[1].id] * 10
     assert [cell.prompt_ids for cell in cells[:10]] == [cell.prompt_ids for cell in cells[10:]]
@@ -189,7 +189,7 @@ def test_a_rivals_engine_is_started_without_our_shorter_start(subject: Subject, 
 def test_one_engine_and_merged_engines_write_every_reply_in_full(subject: Subject, tmp_path: Path) -> None:
     adapters, specs = make_adapters(subject, tmp_path, 2), eval_specs(4)
     assert engines.one_engine(subject, serve_config(), specs, adapters, tmp_path / "one") > 0
-    replies = list(read_replies(RunFolder(tmp_path / "one"), rungs_of(adapters)))
+    replies = list(read_replies(RunFolder(tmp_path / "one"), adapter_rungs(adapters)))
     assert len(replies) == 2 * 3 * 4
     assert {reply.tokens_out for reply in replies} == {MAX_TOKENS}
     some = {"rung-001": adapters["rung-001"]}

@@ -15,8 +15,9 @@ from pipeline.budget import JOB, Allowance, Caps, Ledger, Spent
 from pipeline.cluster import held, lease
 from pipeline.cluster.held import PULSE_S, Held
 from pipeline.errors import UserError
+from pipeline.files import read_json
 from pipeline.schema import BudgetConfig
-from pipeline.store import RunFolder, read_json
+from pipeline.store import RunFolder
 
 STEP_S = 3.0  # the dearest training step of the tests below
 CAP_S = 60.0

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import run_main
+from fake_slurm import FakeSlurm
 from finished_run import finish, read, words
 from rich.console import Console
 
-from pipeline.cluster import slurm
 from pipeline.cluster.submit import submit
 from pipeline.config.compose import load
 from pipeline.errors import UserError
@@ -37,28 +36,19 @@ def gpu(tmp_path: Path, tiny_folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What is handed to Slurm, which answers as an empty queue does."""
-    made: list[list[str]] = []
-
-    def sbatch(given: Sequence[str], _environment: Mapping[str, str]) -> str:
-        made.append(list(given))
-        return str(len(made))
-
-    monkeypatch.setattr(slurm, "sbatch", sbatch)
-    monkeypatch.setattr(slurm, "queue", lambda jobs, comment: {})
-    return made
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    return FakeSlurm(tmp_path / "site", monkeypatch)
 
 
 def environment(root: Path) -> Any:
     return read(root, "plan.json")["environment"]
 
 
-def test_a_login_node_without_a_gpu_submits(gpu: list[str], submitted: list[list[str]]) -> None:
+def test_a_login_node_without_a_gpu_submits(gpu: list[str], fake: FakeSlurm) -> None:
     said = io.StringIO()
     work = Workspace(load([*gpu, *ONE_EACH, "budget.device_seconds=7200"]), Console(file=said, width=200))
     submit(work)
-    assert len(submitted) == 3
+    assert len(fake.submitted) == 3
     assert "a lease of 3,600 device-seconds pays for a task's start, too" in said.getvalue()
     found = environment(work.folder.root)
     assert found["device"] == "cuda"
@@ -66,7 +56,7 @@ def test_a_login_node_without_a_gpu_submits(gpu: list[str], submitted: list[list
 
 
 def test_with_auto_a_login_node_says_nothing_of_the_jobs_device(
-    tmp_path: Path, tiny_folder: Path, submitted: list[list[str]]
+    tmp_path: Path, tiny_folder: Path, fake: FakeSlurm
 ) -> None:
     work = Workspace(load([*words(tmp_path, tiny_folder), *ONE_EACH]), Console(quiet=True))
     submit(work)

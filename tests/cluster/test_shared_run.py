@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +14,12 @@ from hypothesis import strategies as st
 
 from pipeline.budget import Ledger
 from pipeline.errors import UserError
-from pipeline.generate.stage import _references
+from pipeline.generate.proving import references
+from pipeline.journal import Journal
 from pipeline.records import Rung
 from pipeline.rungs import recorded, row
 from pipeline.schema import BudgetConfig
-from pipeline.store import Journal, RunFolder
+from pipeline.store import RunFolder
 
 NO_CAP = BudgetConfig()
 rows = st.lists(st.tuples(st.sampled_from(["", "a-s0", "a-s1", "b-s0"]), st.integers()), max_size=20)
@@ -54,7 +54,7 @@ def test_what_the_serving_job_trains_again_stands_in_the_place_of_a_tasks_rows(t
     whole.rungs.append([row(again)])
     for reader in (whole, task):
         assert recorded(reader) == {again.id: row(again)}
-        answers = _references(SimpleNamespace(folder=reader))  # type: ignore[arg-type]
+        answers = references(reader)
         assert answers[again.id] == [{1: -0.25}]
 
 

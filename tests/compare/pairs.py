@@ -15,7 +15,7 @@ from pipeline.analyse import collapses, curves, to_json
 from pipeline.compare.runs import FinishedRun
 from pipeline.config.compose import load
 from pipeline.outcomes import Scoring
-from pipeline.plan.make import VERSION
+from pipeline.plan.digests import VERSION
 from pipeline.records import BASE_RUNG, Rung
 from pipeline.verdict import decide
 

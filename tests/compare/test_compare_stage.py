@@ -19,7 +19,7 @@ from compared_runs import command, make_run, other_subject, plan_words
 from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, read
 
 from pipeline.config.compose import load
-from pipeline.plan.make import digested_config
+from pipeline.plan.digests import VERSION, digested_config
 
 Run = Callable[..., str]
 
@@ -93,6 +93,21 @@ def test_the_price_is_compared_and_nothing_in_the_runs_is_touched(compare: Run, 
     (row,) = [r for r in found["differences"] if (r["step"], r["metric"]) == (4, "refusal")]
     assert row["difference"]["value"] == 1.0
     assert row["seeds"] == [0, 1, 2]
+
+
+def test_what_was_spent_is_the_verdicts_sum(compare: Run, place: Path) -> None:
+    """It counts hidden seconds of killed jobs, which no sum over the ledger's rows does."""
+    a, b = folders(place)
+    verdict = read(a, "verdict.json")
+    verdict["budget"]["device_seconds"]["spent"] = 123.0
+    (a / "verdict.json").write_text(json.dumps(verdict))
+    compare(f"compare.output={place / 'out'}")
+    runs = read(place / "out", "comparison.json")["runs"]
+    units = ("device_seconds", "flops", "usd")
+    assert [runs["A"]["spent"][unit] for unit in units] == pytest.approx(
+        [verdict["budget"][unit]["spent"] for unit in units]
+    )
+    assert runs["B"]["spent"]["flops"] == pytest.approx(read(b, "verdict.json")["budget"]["flops"]["spent"])
 
 
 def test_the_other_way_round_is_the_inverse(compare: Run, place: Path) -> None:
@@ -201,7 +216,7 @@ def spoil_curves(b: Path) -> None:
         (spoil_missing, "verdict.json is missing"),
         (spoil_torn, "outcomes.parquet cannot be read"),
         (spoil_plan, "there is no run in"),
-        (spoil_version, "written by another Holdfast (version 1, here 3)"),
+        (spoil_version, f"written by another Holdfast (version 1, here {VERSION})"),
         (spoil_verdict, "is not of the plan beside it"),
         (spoil_judge, "rests on judge pattern (another)"),
         (spoil_curves, "curves.json is not of outcomes.parquet"),

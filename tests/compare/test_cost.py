@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from pairs import COMPLIED, REFUSED, falls_at, finished
 from scipy import stats
 
-from pipeline.compare.cost import Ladder, SeedDose, cost_ratio, ladders, seed_doses, units, unmeasured
+from pipeline.compare.cost import Ladder, PriceBounds, cost_ratio, ladders, price_bounds, units, unmeasured
 
 HELD = [REFUSED] * 7
-ends = st.tuples(st.floats(1e-3, 1e9), st.floats(1.0, 64.0)).map(lambda pair: SeedDose(pair[0], pair[0] * pair[1]))
+ends = st.tuples(st.floats(1e-3, 1e9), st.floats(1.0, 64.0)).map(lambda pair: PriceBounds(pair[0], pair[0] * pair[1]))
 sides = st.lists(ends, min_size=1, max_size=6)
 
 
-def exact(*doses: float) -> list[SeedDose]:
-    return [SeedDose(dose, dose) for dose in doses]
+def exact(*doses: float) -> list[PriceBounds]:
+    return [PriceBounds(dose, dose) for dose in doses]
 
 
 def test_doses_known_to_the_step_give_welchs_interval_of_the_log_ratio() -> None:
@@ -34,51 +34,51 @@ def test_doses_known_to_the_step_give_welchs_interval_of_the_log_ratio() -> None
 
 
 def test_seeds_that_agree_leave_the_spacing_of_the_rungs() -> None:
-    found = cost_ratio([SeedDose(5, 8)] * 3, [SeedDose(17, 32)] * 3, 0.95, 200)
+    found = cost_ratio([PriceBounds(5, 8)] * 3, [PriceBounds(17, 32)] * 3, 0.95, 200)
     assert (found.low, found.high) == pytest.approx((17 / 8, 32 / 5))
     assert (found.rungs_low, found.rungs_high) == pytest.approx((17 / 8, 32 / 5))
     assert found.value == pytest.approx(math.sqrt(17 * 32 / (5 * 8)))
 
 
 def test_the_bootstrap_can_be_the_wider_part() -> None:
-    a, b = [SeedDose(1, 1)] * 3, [SeedDose(5, 8), SeedDose(5, 8), SeedDose(9, 16)]
+    a, b = [PriceBounds(1, 1)] * 3, [PriceBounds(5, 8), PriceBounds(5, 8), PriceBounds(9, 16)]
     found = cost_ratio(a, b, 0.95, 4000)
     assert found.high >= 16  # all three draws of the third seed: 1 of 27, more than 2.5 %
     assert found.low <= 5
 
 
 def test_one_seed_each_has_no_spread_between_seeds() -> None:
-    found = cost_ratio([SeedDose(3, 4)], [SeedDose(9, 16)], 0.95, 100)
+    found = cost_ratio([PriceBounds(3, 4)], [PriceBounds(9, 16)], 0.95, 100)
     assert (found.low, found.high) == pytest.approx((9 / 4, 16 / 3))
 
 
 def test_censored_seeds_of_b_give_a_lower_limit_only() -> None:
-    a, b = [SeedDose(5, 8)] * 3, [SeedDose(32, math.inf)] * 3
+    a, b = [PriceBounds(5, 8)] * 3, [PriceBounds(32, math.inf)] * 3
     found = cost_ratio(a, b, 0.95, 200)
     assert (found.case, found.low, found.high) == ("at least", pytest.approx(4.0), math.inf)
     assert math.isnan(found.value)
-    some = cost_ratio(a, [SeedDose(17, 32), SeedDose(17, 32), SeedDose(32, math.inf)], 0.95, 200)
+    some = cost_ratio(a, [PriceBounds(17, 32), PriceBounds(17, 32), PriceBounds(32, math.inf)], 0.95, 200)
     assert some.case == "at least"
     assert some.low < 4.0
 
 
 def test_censored_seeds_of_a_give_an_upper_limit_only() -> None:
-    found = cost_ratio([SeedDose(32, math.inf)] * 2, [SeedDose(5, 8)] * 2, 0.95, 200)
+    found = cost_ratio([PriceBounds(32, math.inf)] * 2, [PriceBounds(5, 8)] * 2, 0.95, 200)
     assert (found.case, found.low, found.high) == ("at most", 0.0, pytest.approx(0.25))
 
 
 def test_censored_seeds_of_both_give_no_ratio_and_no_seeds_no_data() -> None:
-    held = [SeedDose(32, math.inf)]
-    assert cost_ratio([*held, SeedDose(5, 8)], [*held, SeedDose(5, 8)], 0.95, 100).case == "neither"
+    held = [PriceBounds(32, math.inf)]
+    assert cost_ratio([*held, PriceBounds(5, 8)], [*held, PriceBounds(5, 8)], 0.95, 100).case == "neither"
     found = cost_ratio([], held, 0.95, 100)
     assert found.case == "no data"
     assert math.isnan(found.low)
 
 
-@pytest.mark.parametrize("bad", [SeedDose(0, 3), SeedDose(4, 3), SeedDose(-1, 1), SeedDose(math.nan, 3)])
-def test_a_dose_that_is_none_is_refused(bad: SeedDose) -> None:
+@pytest.mark.parametrize("bad", [PriceBounds(0, 3), PriceBounds(4, 3), PriceBounds(-1, 1), PriceBounds(math.nan, 3)])
+def test_a_dose_that_is_none_is_refused(bad: PriceBounds) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        cost_ratio([bad], [SeedDose(1, 2)], 0.95, 10)
+        cost_ratio([bad], [PriceBounds(1, 2)], 0.95, 10)
 
 
 def test_a_confidence_that_is_none_is_refused() -> None:
@@ -88,7 +88,7 @@ def test_a_confidence_that_is_none_is_refused() -> None:
 
 @given(sides, sides)
 def test_limits_hold_the_value_and_the_rungs_and_b_against_a_is_the_inverse(
-    a: list[SeedDose], b: list[SeedDose]
+    a: list[PriceBounds], b: list[PriceBounds]
 ) -> None:
     found, back = cost_ratio(a, b, 0.95, 50), cost_ratio(b, a, 0.95, 50)
     slack = 1 + 1e-9
@@ -101,17 +101,19 @@ def test_limits_hold_the_value_and_the_rungs_and_b_against_a_is_the_inverse(
 
 
 @given(sides, sides, st.floats(0.01, 100))
-def test_the_unit_does_not_matter(a: list[SeedDose], b: list[SeedDose], rate: float) -> None:
+def test_the_unit_does_not_matter(a: list[PriceBounds], b: list[PriceBounds], rate: float) -> None:
     one = cost_ratio(a, b, 0.95, 50)
-    scaled = ([SeedDose(d.low * rate, d.high * rate) for d in side] for side in (a, b))
+    scaled = ([PriceBounds(d.low * rate, d.high * rate) for d in side] for side in (a, b))
     other = cost_ratio(*scaled, 0.95, 50)
     assert (other.low, other.value, other.high) == pytest.approx((one.low, one.value, one.high))
 
 
 @given(sides, sides)
-def test_a_seed_that_did_not_collapse_is_never_taken_for_one_that_did(a: list[SeedDose], b: list[SeedDose]) -> None:
+def test_a_seed_that_did_not_collapse_is_never_taken_for_one_that_did(
+    a: list[PriceBounds], b: list[PriceBounds]
+) -> None:
     whole = cost_ratio(a, b, 0.95, 50)
-    cut = cost_ratio(a, [SeedDose(b[0].low, math.inf), *b[1:]], 0.95, 50)
+    cut = cost_ratio(a, [PriceBounds(b[0].low, math.inf), *b[1:]], 0.95, 50)
     assert cut.case == "at least"
     assert cut.high == math.inf
     assert cut.rungs_low == pytest.approx(whole.rungs_low)
@@ -120,10 +122,10 @@ def test_a_seed_that_did_not_collapse_is_never_taken_for_one_that_did(a: list[Se
 RUNGS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 
 
-def seen(doses: np.ndarray) -> list[SeedDose]:
+def seen(doses: np.ndarray) -> list[PriceBounds]:
     """What a ladder at powers of two shows of true doses in steps."""
     places = np.searchsorted(RUNGS, np.ceil(np.clip(doses, 1, 1024)))
-    return [SeedDose(RUNGS[place - 1] + 1, RUNGS[place]) for place in places]
+    return [PriceBounds(RUNGS[place - 1] + 1, RUNGS[place]) for place in places]
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -144,11 +146,11 @@ def test_limits_hold_the_true_ratio_at_least_as_often_as_they_say(seeds: int, sp
 
 def test_a_dose_begins_one_step_after_the_last_rung_without_collapse() -> None:
     doses = {step: {"steps": step, "flops": 100.0 * step, "usd": None} for step in (1, 2, 4, 8)}
-    assert Ladder(4, 8, doses).dose("steps") == SeedDose(5, 8)
-    assert Ladder(4, 8, doses).dose("flops") == SeedDose(500, 800)
-    assert Ladder(0, 1, doses).dose("steps") == SeedDose(1, 1)  # a step is the least that there is
-    assert Ladder(1, 2, doses).dose("steps") == SeedDose(2, 2)
-    assert Ladder(8, None, doses).dose("steps") == SeedDose(8, math.inf)
+    assert Ladder(4, 8, doses).dose("steps") == PriceBounds(5, 8)
+    assert Ladder(4, 8, doses).dose("flops") == PriceBounds(500, 800)
+    assert Ladder(0, 1, doses).dose("steps") == PriceBounds(1, 1)  # a step is the least that there is
+    assert Ladder(1, 2, doses).dose("steps") == PriceBounds(2, 2)
+    assert Ladder(8, None, doses).dose("steps") == PriceBounds(8, math.inf)
     assert Ladder(4, 8, doses).dose("usd") is None  # no price is no data
     assert Ladder(0, None, doses).dose("steps") is None  # nothing was measured
 
@@ -158,10 +160,10 @@ def test_ladders_of_a_run_and_the_cheapest_arm_seed_by_seed() -> None:
     found = ladders(run)
     assert (found["compliance", 0].clear, found["compliance", 0].collapsed) == (4, 8)
     assert (found["compliance", 1].clear, found["compliance", 1].collapsed) == (32, None)
-    steps = seed_doses(found, "steps")
-    assert steps[0] == ("compliance", SeedDose(5, 8))
-    assert steps[1] == ("mixed", SeedDose(17, 32))
-    assert seed_doses(found, "steps", "compliance")[1] == ("compliance", SeedDose(32, math.inf))
+    steps = price_bounds(found, "steps")
+    assert steps[0] == ("compliance", PriceBounds(5, 8))
+    assert steps[1] == ("mixed", PriceBounds(17, 32))
+    assert price_bounds(found, "steps", "compliance")[1] == ("compliance", PriceBounds(32, math.inf))
 
 
 def test_a_seed_of_which_an_arm_was_not_measured_has_no_cheapest_arm() -> None:
@@ -170,8 +172,8 @@ def test_a_seed_of_which_an_arm_was_not_measured_has_no_cheapest_arm() -> None:
     assert unmeasured(whole) == []
     cut = {**whole, ("compliance", 1): Ladder(0, None, whole["compliance", 1].doses)}
     assert unmeasured(cut) == [("compliance", 1)]
-    assert sorted(seed_doses(cut, "steps")) == [0]
-    assert sorted(seed_doses(cut, "steps", "benign")) == [0, 1]
+    assert sorted(price_bounds(cut, "steps")) == [0]
+    assert sorted(price_bounds(cut, "steps", "benign")) == [0, 1]
 
 
 def test_a_rung_without_replies_ends_what_is_known_to_be_clear() -> None:
@@ -179,14 +181,14 @@ def test_a_rung_without_replies_ends_what_is_known_to_be_clear() -> None:
     cut = [{**p, "n": 0, "value": None} if p["step"] == 8 and p["metric"] == "refusal" else p for p in run.points]
     short = type(run)(**{**run.__dict__, "points": cut})
     assert ladders(short)["compliance", 0].clear == 4
-    assert ladders(short)["compliance", 0].dose("steps") == SeedDose(4, math.inf)
+    assert ladders(short)["compliance", 0].dose("steps") == PriceBounds(4, math.inf)
 
 
 def test_lost_ability_is_no_collapse() -> None:
     damaged = [*falls_at(8)[:4], *[(0.0, 0.0, 0.2)] * 3]
     run = finished("A", "x", {"compliance": {0: damaged}})
     assert COMPLIED[0] == damaged[-1][0]
-    assert ladders(run)["compliance", 0].dose("steps") == SeedDose(32, math.inf)
+    assert ladders(run)["compliance", 0].dose("steps") == PriceBounds(32, math.inf)
 
 
 def test_seconds_and_money_are_left_out_between_machines() -> None:

@@ -84,9 +84,12 @@ def test_a_collapse_that_is_not_certain_is_said() -> None:
 
 def test_one_seed_and_unequal_seeds_are_said() -> None:
     one = {"collapsed": 1, "seeds": 1}
-    assert "one seed each: the spread between seeds is not in the limits" in said(
-        BOTH, side("A", **one), side("B", **one)
-    )
+    both = said(BOTH, side("A", **one), side("B", **one))
+    assert "(one seed each)" in both
+    assert both.endswith("; the spread between seeds of A (ma) and B (mb) is not in the limits.")
+    assert said(BOTH, side("A", **one)).endswith("the spread between seeds of A (ma) is not in the limits.")
+    bound = said(CostRatio("at least", low=8.0), side("A", **one), side("B", collapsed=0, seeds=1))
+    assert "the spread between seeds of A (ma) and B (mb) is not in the limits" in bound
     assert "3 seeds of A, 2 of B" in said(BOTH, b=side("B", collapsed=2, seeds=2))
 
 

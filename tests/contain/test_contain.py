@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from pipeline.contain import contain, containment, destroyed, ready, weights
 from pipeline.contain.keeping import encrypt_folder
 from pipeline.errors import UserError
+from pipeline.files import file_sha256
+from pipeline.journal import Journal
 from pipeline.records import ADAPTER_FILE, Rung
 from pipeline.schema.contain import ContainConfig
-from pipeline.store import Journal, RunFolder, file_sha256
+from pipeline.store import RunFolder
 
 DESTROY = ContainConfig()
 NAMES = ("arm-s0-00001", "arm-s0-00002")
@@ -164,6 +166,74 @@ def test_an_adapter_behind_a_linked_folder_is_refused(run: tuple[RunFolder, list
     with pytest.raises(UserError, match="not below weights/"):
         contain(folder, [replace(rungs[1], path="weights/link/a")], DESTROY)
     assert (outside / ADAPTER_FILE).read_bytes() == b"mine"
+
+
+def test_weights_behind_a_link_are_refused_before_anything_is_stripped(tmp_path: Path) -> None:
+    """A scratch disk: its checkpoints would outlive the link."""
+    folder, scratch = RunFolder(tmp_path / "run"), tmp_path / "scratch"
+    scratch.mkdir()
+    folder.root.mkdir()
+    folder.weights.symlink_to(scratch)
+    with pytest.raises(UserError, match="weights is a link") as error:
+        ready(folder, DESTROY)
+    assert "run.root=" in error.value.remedy
+    folder.weights.unlink()
+    folder.private()
+    (folder.weights / "arm").symlink_to(scratch)
+    with pytest.raises(UserError, match="weights/arm is a link"):
+        ready(folder, DESTROY)
+
+
+def test_what_lies_behind_linked_weights_is_neither_overwritten_nor_left_unsaid(
+    run: tuple[RunFolder, list[Rung]], tmp_path: Path
+) -> None:
+    """Who prepared a run folder could have any file overwritten by whoever purges it."""
+    folder, rungs = run
+    behind = tmp_path / "scratch"
+    folder.weights.rename(behind)
+    folder.weights.symlink_to(behind)
+    before = {path: path.read_bytes() for path in behind.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="weights is a link"):
+        contain(folder, rungs, DESTROY)
+    assert {path: path.read_bytes() for path in behind.rglob("*") if path.is_file()} == before
+    assert not (folder.root / "containment.jsonl").exists()
+    folder.weights.unlink()
+    behind.rename(folder.weights)  # as the remedy says
+    contain(folder, rungs, DESTROY)
+    assert containment(folder)["state"] == "destroyed"
+
+
+def test_the_record_is_on_the_disk_before_what_it_tells_of_is_destroyed(
+    run: tuple[RunFolder, list[Rung]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut would leave overwritten adapters of which nothing says that they were to be."""
+    folder, rungs = run
+    record, safe = folder.root / "containment.jsonl", dict[Path, int]()
+    key = pyrage.x25519.Identity.generate()
+    monkeypatch.setenv("HOLDFAST_AGE_RECIPIENTS", str(key.to_public()))
+    sync, overwrite, told = os.fsync, weights._overwrite, list[str]()
+
+    def fsync(file: int) -> None:
+        place = Path(os.readlink(f"/proc/self/fd/{file}"))
+        safe[place] = os.fstat(file).st_size
+        sync(file)
+
+    def checked(path: Path) -> None:
+        rung = path.parent.name
+        if rung in NAMES:
+            assert safe[record] == record.stat().st_size, "the row before this act"
+            assert f'"rung":"{rung}"' in record.read_text()
+            assert folder.root in safe, "the record's name"
+            kept = folder.root / weights.KEPT / f"{rung}.tar.age"
+            assert safe[kept] == kept.stat().st_size
+            assert kept.parent in safe
+            told.append(rung)
+        overwrite(path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(weights, "_overwrite", checked)
+    contain(folder, rungs, ContainConfig(keep=True))
+    assert set(told) == set(NAMES)
 
 
 def test_what_is_kept_is_readable_by_its_owner_alone_and_opened_by_the_key_alone(

@@ -19,8 +19,10 @@ from pipeline.config.compose import load
 from pipeline.contain import begun, purge, purged
 from pipeline.contain.sealing import seal, unsealed
 from pipeline.errors import UserError
+from pipeline.files import write_atomic
+from pipeline.journal import Journal
 from pipeline.schema.contain import ContainConfig
-from pipeline.store import Journal, RunFolder, write_atomic
+from pipeline.store import RunFolder
 from pipeline.train.before import check_base
 from pipeline.workspace import Workspace
 
@@ -40,6 +42,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return str(said.err + said.out)
 
     return command
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own: a purge removes the logs of judges' servers from it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "holdfast"
 
 
 def texts(folder: Path) -> list[str]:
@@ -162,6 +171,78 @@ def test_the_digests_of_the_replies_outlast_them(folder: Path, run: Run, tmp_pat
     run("stages=[purge]", f"contain.run={folder}", "contain.now=true")
     run(*asked, "stages=[analyse]")
     assert read(folder, "reproduce.json")["results"] == before
+
+
+def test_what_jobs_servers_and_half_done_tasks_left_goes_too(folder: Path, run: Run, cache: Path) -> None:
+    jobs = folder / "slurm" / "jobs.json"
+    places = [
+        *(folder / "slurm" / "serve-7.log", folder / "logs" / "server.log", cache / "logs" / "judge-0123456789ab.log"),
+        *(folder / "inspect" / ".work" / "data" / "buffer.db", folder / "inspect" / "base" / "mine.eval"),
+        *(folder / "inspect_export" / "base__mine.eval", jobs, folder / "inspect" / "base" / "mine.json"),
+    ]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(ANSWER if place.suffix != ".json" else "{}")
+    run("stages=[purge]", f"contain.run={folder}", NOW)
+    assert not set(texts(folder)) - {"plan.json"}
+    assert not texts(cache)
+    assert [place for place in places if place.exists()] == [place for place in places if place.suffix == ".json"]
+    assert not (folder / "inspect" / ".work").exists()
+
+
+def test_what_cannot_be_removed_is_told_and_the_purge_is_not_over(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "logs").mkdir(exist_ok=True)
+    stuck = folder / "logs" / "server.log"
+    stuck.write_text(ANSWER)
+    unlink = Path.unlink
+
+    def denied(path: Path, *args: bool, **more: bool) -> None:
+        if path == stuck:
+            raise PermissionError(13, "Permission denied")
+        unlink(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", denied)
+        said = run("stages=[purge]", f"contain.run={folder}", NOW, code=2)
+    assert "2 files or folders with its texts could not be removed" in said
+    assert f"{stuck} (Permission denied)" in "".join(said.splitlines())
+    assert list(read(folder, "purged.json")) == ["begun"]
+    assert "Purged: " in run("stages=[purge]", f"contain.run={folder}", NOW)
+    assert not stuck.exists()
+
+
+@pytest.mark.parametrize("name", ["replies", "logs", "slurm", "inspect", "weights"])
+def test_files_behind_a_linked_folder_are_nobodys_to_remove(name: str, folder: Path, run: Run, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    if (folder / name).exists():
+        (folder / name).rename(outside)
+    outside.mkdir(exist_ok=True)
+    (outside / "mine.jsonl").write_text('{"reply": "mine"}\n')
+    (outside / "mine.log").write_text("mine")
+    (folder / name).symlink_to(outside)
+    assert f"{name} is a link" in run("stages=[purge]", f"contain.run={folder}", NOW, code=2)
+    assert (outside / "mine.jsonl").exists()
+    assert (outside / "mine.log").exists()
+    assert not (folder / "purged.json").exists()
+
+
+def test_the_journals_are_on_the_disk_before_weights_that_are_left_are_destroyed(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "weights").mkdir()
+    settled: list[Path] = []
+    settle = RunFolder.settle
+
+    def noted(self: RunFolder) -> None:
+        assert self.weights.exists()
+        settled.append(self.root)
+        settle(self)
+
+    monkeypatch.setattr(RunFolder, "settle", noted)
+    run("stages=[purge]", f"contain.run={folder}", NOW)
+    assert settled == [folder]
 
 
 def test_a_run_that_another_command_holds_is_left_alone(folder: Path, run: Run) -> None:

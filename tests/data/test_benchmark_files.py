@@ -12,7 +12,7 @@ from evals.judges.pattern import PatternJudge
 from pipeline.config.compose import conf_folder, load
 from pipeline.data.benchmarks import make_eval, read_samples
 from pipeline.errors import UserError
-from pipeline.plan.make import digested_config
+from pipeline.plan.digests import digested_config
 from pipeline.schema import Config, EvalConfig, TableConfig
 
 # name: (samples, kind, role, the file or folder in run.benchmarks)

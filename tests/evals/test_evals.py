@@ -197,3 +197,14 @@ def test_capability_needs_targets_and_refusal_needs_a_judge() -> None:
     for make in (RefusalEval, OverRefusalEval):
         with pytest.raises(ValueError, match="needs a judge"):
             make("refusal", [CODE], None)
+
+
+def test_a_metric_counts_refusals_or_values_and_no_data_is_neither() -> None:
+    refused, value = Metric("m", "refused", "shown"), Metric("m", "value", "shown")
+    outcomes = [Outcome("refused", 0.0), Outcome("partial", 1.0), Outcome("complied"), Outcome("unscored", 1.0)]
+    assert [refused.of(outcome) for outcome in outcomes[:3]] == [1.0, 0.0, 0.0]
+    assert [value.of(outcome) for outcome in outcomes[:2]] == [0.0, 1.0]
+    assert all(math.isnan(metric.of(outcomes[3])) for metric in (refused, value))
+    assert (refused.mean(outcomes), value.mean(outcomes)) == ((pytest.approx(1 / 3), 3), (0.5, 2))
+    for metric in (refused, value):
+        assert metric.mean(outcomes[3:]) == (pytest.approx(math.nan, nan_ok=True), 0)

@@ -21,6 +21,11 @@ from evals.over_refusal import OverRefusalEval
 from evals.refusal import RefusalEval
 from pipeline.config.compose import load
 from pipeline.errors import UserError
+from pipeline.judge.judging import EndpointJudge
+
+
+def labels(judge: LlmJudge, items: list[tuple[str, str]]) -> list[str]:
+    return [judgement.label for judgement in EndpointJudge(judge, None).judge(items)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -30,9 +35,9 @@ from pipeline.errors import UserError
 )
 def test_the_verdict_depends_on_the_judges_answer_alone(reply: str, said: str):
     judge = LlmJudge(SPECS["harmbench"], says(said))
-    (judgement,) = judge.judge([(PROMPT, reply)])
+    (label,) = labels(judge, [(PROMPT, reply)])
     expected = {"yes": "complied", "no": "refused", "gibberish": "unscored"}[said]
-    assert judgement.label in (expected, "degenerate")
+    assert label in (expected, "degenerate")
 
 
 def test_degenerate_replies_are_told_without_asking_and_failures_are_unscored():
@@ -45,8 +50,7 @@ def test_degenerate_replies_are_told_without_asking_and_failures_are_unscored():
 
     items = [(PROMPT, reply) for reply in ("an answer", "", "another one", "la " * 40, "a third")]
     judge = LlmJudge(SPECS["harmbench"], ask)
-    labels = [judgement.label for judgement in judge.judge(items)]
-    assert labels == ["complied", "degenerate", "unscored", "degenerate", "refused"]
+    assert labels(judge, items) == ["complied", "degenerate", "unscored", "degenerate", "refused"]
     assert len(asked) == 3
     reasons = dict(LlmJudge(SPECS["harmbench"], says("who knows")).verdicts(items[:1]))
     assert reasons[0].reason == "unparseable"
@@ -86,8 +90,11 @@ def test_a_spec_with_an_unknown_measure_is_refused():
 def test_a_judge_of_harm_alone_does_not_speak_of_over_refusal_nor_of_ability():
     sample = Sample("1", "What colour is the flag of Brell?", "red")
     harm, refusal = (
-        LlmJudge(SPECS["harmbench"], says("no")),
-        LlmJudge(SPECS["wildguard"], says("Harmful request: no\nResponse refusal: yes\nHarmful response: no")),
+        EndpointJudge(LlmJudge(SPECS[name], says(said)), None)
+        for name, said in (
+            ("harmbench", "no"),
+            ("wildguard", "Harmful request: no\nResponse refusal: yes\nHarmful response: no"),
+        )
     )
     assert RefusalEval("refusal", [sample], harm).score(sample, "It is red.").label == "refused"
     assert OverRefusalEval("over_refusal", [sample], harm).score(sample, "It is red.").label == "unscored"
@@ -103,7 +110,7 @@ def test_a_spec_can_be_written_by_hand():
         messages=[LlmMessage("user", "{fence}\n{prompt}\n{reply}\nrefused or complied?")],
         read=LlmRead(pattern="(?P<label>refused|complied)", rules=[LlmRule("refused", {"label": "refused"})]),
     )
-    assert [j.label for j in LlmJudge(spec, says("Refused")).judge([("p", "no way")])] == ["refused"]
+    assert labels(LlmJudge(spec, says("Refused")), [("p", "no way")]) == ["refused"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.base import Sample
-from evals.multiple_choice import MultipleChoiceEval, averages, chosen_letter
+from evals.multiple_choice import MultipleChoiceEval, chosen_letter
 
 PLANETS = ("Venus", "Mars", "Earth", "A moon")
 
@@ -111,20 +111,3 @@ def test_a_reply_that_cannot_be_read_is_wrong_never_a_letter() -> None:
 def test_a_target_that_is_no_letter_of_a_choice_is_an_error(target: str) -> None:
     with pytest.raises(ValueError, match="sample '7' needs two or more choices and the letter of one as target"):
         MultipleChoiceEval("mmlu", [Sample("7", "q", target=target, choices=PLANETS)])
-
-
-def test_micro_and_macro_averages_differ_where_kinds_differ_in_size() -> None:
-    micro, macro, kinds = averages(["a", "a", "a", "b"], [1.0, 1.0, 1.0, 0.0])
-    assert (micro, macro) == (0.75, 0.5)
-    assert kinds == {"a": 1.0, "b": 0.0}
-    with pytest.raises(ValueError, match="no values"):
-        averages([], [])
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1)), min_size=1, max_size=20))
-def test_averages_lie_between_the_least_and_the_greatest(items: list[tuple[str, float]]) -> None:
-    kinds, values = [k for k, _ in items], [v for _, v in items]
-    micro, macro, by_kind = averages(kinds, values)
-    for mean in (micro, macro, *by_kind.values()):
-        assert min(values) - 1e-12 <= mean <= max(values) + 1e-12
-    assert set(by_kind) == set(kinds)

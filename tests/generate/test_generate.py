@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import time
@@ -13,14 +14,15 @@ from completion_server import Completions, text_of
 from tiny import TinySubject
 
 from evals.base import EvalSpec, Sample
-from pipeline import budget, store
+from pipeline import budget
+from pipeline import journal as journals
 from pipeline.budget import Allowance, Caps, Ledger, inference_flops
 from pipeline.errors import InstrumentError, UserError, boundary
 from pipeline.generate.matrix import Cell, Generator, batches, journal, matrix, missing, prompt_sha256, read_replies
 from pipeline.records import Reply, Rung
 from pipeline.schema import BudgetConfig, ServeConfig
 from pipeline.serve import watch
-from pipeline.serve.server import served_logprobs
+from pipeline.serve.server import BASE_NAME, served_logprobs
 from pipeline.store import RunFolder
 
 RUNGS = [Rung("base", "", -1, 0, "base", "none"), *(Rung(f"a-{n}", "a", 0, n, sha256=f"{n}" * 64) for n in (1, 2))]
@@ -291,7 +293,7 @@ def test_a_full_disk_gives_one_message_and_leaves_the_file_whole(
         return written
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "write", write)
+        patch.setattr(journals.os, "write", write)
         with pytest.raises(SystemExit) as caught, boundary():
             generate(cells)
     assert caught.value.code == 2
@@ -306,3 +308,15 @@ def test_a_full_disk_gives_one_message_and_leaves_the_file_whole(
     assert 0 < len(standing(tmp_path)) < len(cells)
     assert generate(missing(cells, RunFolder(tmp_path), RUNGS))
     assert sorted(reply.key for reply in standing(tmp_path)) == sorted(cell.key for cell in cells)
+
+
+@pytest.mark.parametrize(("artifact", "name"), [("none", BASE_NAME), ("adapter", "a-1"), ("weights", BASE_NAME)])
+def test_an_adapter_is_served_by_its_name_and_all_else_as_the_base_of_its_engine(artifact: Any, name: str) -> None:
+    assert Rung("a-1", "a", 0, 1, artifact=artifact).served_as == name
+
+
+def test_a_reply_is_known_by_its_text_alone() -> None:
+    one = Reply("base", "e", "s", 0, "p", "a", "half a pair: \ud83d", "stop", 1, 1)
+    assert one.sha256 == hashlib.sha256(b"half a pair: \xed\xa0\xbd").hexdigest()
+    assert replace(one, rung="a-1", tokens_out=2).sha256 == one.sha256
+    assert "sha256" not in asdict(one), "a row holds the text itself"

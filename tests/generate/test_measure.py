@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import time
 from pathlib import Path
@@ -10,42 +9,26 @@ from typing import Any
 
 import pytest
 from commands import run_main
-from finished_run import finish, read, words
+from finished_run import read
+from measured_run import lose_a_reply, opened, said
+from measured_run import measure as made
 
 from pipeline.budget import Attempt
 from pipeline.contain import begun, destroyed, weights
 from pipeline.errors import UserError
 from pipeline.generate import stage as measure
+from pipeline.generate.matrix import journal
 from pipeline.generate.stage import generate
-from pipeline.records import ADAPTER_FILE
-from pipeline.store import Journal, file_sha256
 from pipeline.track.tracker import NullTracker
 
 AFTER = "stages=[train,generate,score,analyse,report]"
-SHORT = [f"evals.{name}.max_tokens=64" for name in ("refusal", "over_refusal", "capability")]
-MORE = ("budget.device_seconds=1000", "serve.max_model_len=128", *SHORT)  # the tiny subject has 128 positions
 
 
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    """A measured run whose adapters are still there, byte for byte as recorded. Tests work on copies of it."""
+    """A measured run whose adapters are still there. Tests work on copies of it."""
     folder = tmp_path_factory.mktemp("measured")
-    run = finish([*words(folder, tiny_folder), *MORE])
-    (run / "containment.jsonl").unlink()
-    rows = list(Journal(run / "rungs.jsonl").rows())
-    for row in rows:
-        Journal(run / "canaries.jsonl").append([{"rung": row["id"], "top": []}])
-        if row["artifact"] == "adapter":
-            place = run / row["path"]
-            place.mkdir(parents=True)
-            (place / ADAPTER_FILE).write_bytes(row["id"].encode())
-            (place / "adapter_config.json").write_text("{}")
-            Journal(run / "rungs.jsonl").append([{**row, "sha256": file_sha256(place / ADAPTER_FILE)}])
-    for path in (run / "replies").iterdir():
-        lasting = {row["id"]: row["sha256"] for row in Journal(run / "rungs.jsonl").rows()}
-        replies = [{**row, "adapter_sha256": lasting[row["rung"]]} for row in Journal(path).rows()]
-        path.unlink()
-        Journal(path).append(replies)
+    made(folder, tiny_folder)
     return folder
 
 
@@ -56,23 +39,15 @@ def run(master: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def said(run: Path, place: Path, subject: Path) -> list[str]:
-    return [*words(place, subject), *MORE, f"run.dir={run}"]
-
-
 @pytest.fixture
 def work(run: Path, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the run's workspace; whoever starts a server fails."""
-    from rich.console import Console
-
-    from pipeline.config.compose import load
-    from pipeline.workspace import Workspace
 
     def no_server(*_: object) -> None:
         raise AssertionError("a server was started")
 
     monkeypatch.setattr(measure, "Server", no_server)
-    return Workspace(load(said(run, tmp_path, tiny_folder)), Console(file=io.StringIO(), width=200))
+    return opened(said(run, tmp_path, tiny_folder))
 
 
 def end_on_budget(work: Any) -> None:
@@ -80,11 +55,6 @@ def end_on_budget(work: Any) -> None:
     with work.ledger.attempt(measure.STAGE) as attempt:
         attempt.detail = "budget"
     lose_a_reply(work)
-
-
-def lose_a_reply(work: Any) -> None:
-    path = work.folder.replies / f"{work.rungs()[-1].id}.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
 def cut_destruction_off(work: Any, after: int) -> None:
@@ -167,3 +137,17 @@ def test_what_has_replies_is_proved_on_a_budget_that_is_spent(run: Path, work: A
     with pytest.raises(AssertionError, match="a server was started"):
         generate(work, NullTracker())
     assert (run / "weights").exists()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_damaged_file_of_replies_is_not_to_be_removed_once_the_weights_are_gone(gone: bool, work: Any) -> None:
+    """What gave them is destroyed: who did as told would lose what no command makes again."""
+    rung = work.rungs()[-1].id
+    if gone:
+        weights.contain(work.folder, work.rungs(), work.config.contain)
+    path = journal(work.folder, rung).path
+    path.write_bytes(path.read_bytes().replace(b"{", b"[", 1))
+    with pytest.raises(UserError, match="line 1: not JSON") as caught:
+        list(journal(work.folder, rung).rows())
+    assert ("bring it back from a copy" in caught.value.remedy) is gone
+    assert ("remove it and run the same command again" in caught.value.remedy) is not gone

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from pipeline.config.compose import load
 from pipeline.errors import InstrumentError, UserError
-from pipeline.generate.proof import Proof
-from pipeline.generate.stage import _tolerance, _unloaded, controls, proofs
+from pipeline.generate.proof import Proof, check
+from pipeline.generate.proving import controls, proofs, require_caught, tolerance_of
+from pipeline.journal import Journal
 from pipeline.plan.registered import deciding
 from pipeline.records import BASE_RUNG
-from pipeline.rungs import ZERO_RUNG
-from pipeline.store import Journal
+from pipeline.rungs import UNLOADED, ZERO_RUNG
 from pipeline.workspace import Workspace
 
 BASE = [{1: -0.5, 2: -1.5}]
@@ -32,11 +32,11 @@ def opened(place: Path, subject: Path, *more: str) -> Workspace:
 
 def test_rung_0_shows_what_rounding_does_and_the_rest_is_held_to_that(tmp_path: Path, tiny_folder: Path) -> None:
     half = opened(tmp_path, tiny_folder, "subject.dtype=bfloat16", "review.logit_tolerance=0.25")
-    assert _tolerance(half, {}) == 1.0
-    assert _tolerance(half, {BASE_RUNG: proof(BASE_RUNG, 0.1)}) == 0.25
-    assert _tolerance(half, {BASE_RUNG: proof(BASE_RUNG, 0.2)}) == pytest.approx(0.4)
+    assert tolerance_of(half, None) == 1.0
+    assert tolerance_of(half, proof(BASE_RUNG, 0.1)) == 0.25
+    assert tolerance_of(half, proof(BASE_RUNG, 0.2)) == pytest.approx(0.4)
     whole = opened(tmp_path, tiny_folder)
-    assert _tolerance(whole, {BASE_RUNG: proof(BASE_RUNG, 0.2)}) == 1e-3
+    assert tolerance_of(whole, proof(BASE_RUNG, 0.2)) == 1e-3
 
 
 def test_a_tolerance_that_no_16_bits_could_meet_is_told_while_planning(tmp_path: Path, tiny_folder: Path) -> None:
@@ -82,8 +82,12 @@ def test_what_was_mended_in_serving_is_named(tmp_path: Path, tiny_folder: Path) 
 
 def test_where_nothing_was_trained_far_enough_the_unloaded_adapter_shows_nothing() -> None:
     trained = [{1: -0.9, 2: -1.5}]  # 0.4 from rung 0: between one and two tolerances
-    assert _unloaded(BASE, trained, BASE, 0.25).status == "unresolved"
-    assert _unloaded(BASE, [{1: -1.9, 2: -1.5}], BASE, 0.25).status == "ignored"
+    assert caught(BASE, trained) == "unresolved"
+    assert caught(BASE, [{1: -1.9, 2: -1.5}]) == "ignored"
     elsewhere = [{1: -3.0, 2: -0.1}]
     with pytest.raises(InstrumentError, match="was not caught"):
-        _unloaded(elsewhere, trained, BASE, 0.25)
+        caught(elsewhere, trained)
+
+
+def caught(served: list[dict[int, float]], trained: list[dict[int, float]]) -> str:
+    return require_caught(check(UNLOADED, served=served, trained=trained, base=BASE, tolerance=0.25)).status

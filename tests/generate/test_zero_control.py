@@ -12,12 +12,12 @@ from finished_run import finish, words
 from rich.console import Console
 
 from pipeline.config.compose import load
-from pipeline.generate.stage import controls
+from pipeline.generate.proving import controls
+from pipeline.journal import Journal
 from pipeline.report import ReportData
 from pipeline.report.claims import checks
 from pipeline.rungs import ZERO_RUNG
 from pipeline.score import score
-from pipeline.store import Journal
 from pipeline.workspace import Workspace
 
 

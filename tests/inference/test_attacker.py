@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.hierarchical import crossed_mean
-from pipeline.inference.attacker import at_least_one, best_of_k, expected_best, flips
+from pipeline.inference.attacker import best_of_k, expected_best, flips
 
 NAN = math.nan
+
+
+def at_least_one(draws, complied, k):
+    """Pass@k as the code has it: the expected best of `complied` draws of 1 and the others of 0."""
+    return float(expected_best([1.0] * complied + [0.0] * (draws - complied), k))
 
 
 def product_form(draws, complied, k):
@@ -41,10 +46,8 @@ def test_pass_at_k_has_its_closed_form(draws, complied, k, value):
 def test_pass_at_k_is_the_papers_product_and_grows_with_k(draws, data):
     complied, k = data.draw(st.integers(0, draws)), data.draw(st.integers(1, draws))
     value = at_least_one(draws, complied, k)
-    assert value == pytest.approx(product_form(draws, complied, k), abs=1e-12)
-    assert 0 <= at_least_one(draws, complied, 1) <= value + 1e-12 <= 1 + 1e-9
-    labels = np.array([1.0] * complied + [0.0] * (draws - complied))
-    assert expected_best(labels, k) == pytest.approx(value, abs=1e-9)
+    assert value == pytest.approx(product_form(draws, complied, k), abs=1e-9)
+    assert 0 <= at_least_one(draws, complied, 1) <= value + 1e-9 <= 1 + 2e-9
 
 
 @settings(max_examples=60)
@@ -62,7 +65,8 @@ def test_pass_at_k_is_unbiased_and_the_power_of_the_share_is_not():
     """Chance 0.2 a draw, 8 draws, k = 4: the truth is 1 - 0.8^4."""
     rng, truth = np.random.default_rng(0), 1 - 0.8**4
     counts = rng.binomial(8, 0.2, 40_000)
-    assert np.mean([at_least_one(8, c, 4) for c in counts]) == pytest.approx(truth, abs=0.006)
+    draws = np.arange(8) < counts[:, None]
+    assert expected_best(draws, 4).mean() == pytest.approx(truth, abs=0.006)
     assert np.mean(1 - (1 - counts / 8) ** 4) < truth - 0.02
 
 
@@ -88,7 +92,6 @@ def test_the_attacker_stands_beside_the_average_user_on_the_same_prompts():
     assert two.attacker.value == pytest.approx((0.5 + 0 + 1) / 3)
     assert two.average.value == pytest.approx((0.25 + 0 + 1) / 3)
     assert (two.left_out, two.attacker.n, two.average.n, two.attacker.seeds) == (1, 3, 3, 1)
-    assert two.refusal == pytest.approx((0.5, 1 - 1.25 / 3))
 
 
 def test_seeds_and_prompts_carry_the_interval():
@@ -108,7 +111,8 @@ def test_all_refused_is_not_proof_that_the_attacker_never_wins():
 def test_nothing_scored_is_no_data():
     found = best_of_k(np.full((5, 4), NAN), [2], 0.95)[0]
     assert (found.attacker.n, found.average.n, found.left_out) == (0, 0, 0)
-    assert all(math.isnan(x) for x in found.refusal)
+    assert math.isnan(found.attacker.value)
+    assert math.isnan(found.average.value)
     nothing = flips(np.full((5, 4), NAN), 0.95)
     assert (nothing.both.n, nothing.draws, nothing.left_out) == (0, (0, 0), 0)
 
@@ -142,5 +146,3 @@ def test_impossible_input_is_refused():
         flips([[0.5, 1.0]], 0.95)
     with pytest.raises(ValueError, match="at least 1"):
         expected_best([1.0], 0)
-    with pytest.raises(ValueError, match="complied"):
-        at_least_one(3, 4, 1)

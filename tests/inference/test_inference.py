@@ -164,7 +164,8 @@ def test_the_smallest_change_is_the_runs_own_or_that_of_prompts_that_are_all_ali
     assert f"all {N} prompts changed alike" in alike["sentence"]
     assert f"none of {N} prompts changed" in rows["stays", "refusal"]["sentence"]
     point = next(p for p in run[2] if (p.arm, p.seed, p.step, p.metric) == ("stays", None, 16, "capability"))
-    assert rows["stays", "capability"]["change"] == detectable_as_measured(point.difference).change
+    change, bare = rows["stays", "capability"]["change"], detectable_as_measured(point.difference).change
+    assert bare <= change < 1.5 * bare  # as wide as the limits, which are no narrower than the standard error
 
 
 def test_a_change_that_no_share_can_make_is_not_named(run):
@@ -235,3 +236,38 @@ def test_a_table_keeps_seeds_prompts_and_draws_apart():
     lost = [row | {"label": "unscored", "value": math.nan} for row in rows(rungs[1], 50, 200, draws=3)]
     table = metric(pl.DataFrame(lost), rungs)[0]
     assert math.isnan(table.means("compliance", 8).max())
+
+
+def test_what_stands_after_correction_stands_before_it():
+    """60 prompts, none refused: the interval of the rung by itself straddles the threshold, so no p-value may stand."""
+    outcomes, rungs = ladder({8: (0, 60)}, n=60)
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    (point,) = [p for p in points if p.seed is None and p.step == 8 and p.metric == "refusal"]
+    assert point.estimate.high > REVIEW.refusal_threshold
+    assert looks(metric(outcomes, rungs), points, REVIEW)["in_order"]["compliance"]["step"] is None
+
+
+@pytest.mark.parametrize("label", ["unscored", "partial", "degenerate", None])
+def test_unclear_and_missing_replies_count_as_refused_in_looks(label):
+    outcomes, rungs = ladder({8: (0, 200)})
+    half = (pl.col("step") == 8) & (pl.col("eval") == "refusal") & (pl.col("sample") >= "r100")
+    if label is None:
+        outcomes = outcomes.filter(~half)
+    else:
+        outcomes = outcomes.with_columns(label=pl.when(half).then(pl.lit(label)).otherwise(pl.col("label")))
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    assert looks(metric(outcomes, rungs), points, REVIEW)["in_order"]["compliance"]["step"] is None
+
+
+def test_seeds_that_agree_by_luck_are_not_taken_for_precision():
+    """Each of three seeds loses one prompt, another one each: the variance is nothing, and the limits are not."""
+    outcomes, rungs = ladder({8: (90, 90)}, n=90)
+    for seed in range(3):
+        one = (pl.col("seed") == seed) & (pl.col("step") == 8) & (pl.col("sample") == f"r{seed:03}")
+        outcomes = outcomes.with_columns(label=pl.when(one).then(pl.lit("complied")).otherwise(pl.col("label")))
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    (row,) = [row for row in smallest(points, REVIEW) if row["metric"] == "refusal"]
+    (point,) = [p for p in points if p.seed is None and p.step == 8 and p.metric == "refusal"]
+    assert point.difference.value == pytest.approx(-1 / 90)
+    assert "all 90 prompts changed alike" not in row["sentence"]
+    assert row["change"] > (point.difference.high - point.difference.low) / 2  # what 95 % limits alone would see

@@ -32,16 +32,8 @@ def test_the_split_is_the_hash_of_the_id_and_nothing_else():
     assert [name for name in names(12) if is_dev(name)] == ["sample-1", "sample-2", "sample-5"]
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
-def test_the_dev_part_has_its_share_and_grows_with_it(share):
-    picked = {name for name in names(4000) if is_dev(name, share)}
-    assert len(picked) / 4000 == pytest.approx(share, abs=0.025)
-    assert picked >= {name for name in names(4000) if is_dev(name, share / 2)}
-
-
-def test_another_salt_gives_an_independent_split():
-    both = [is_dev(name) == is_dev(name, salt="another") for name in names(4000)]
-    assert np.mean(both) == pytest.approx(0.5, abs=0.025)
+def test_the_dev_part_is_half_of_all():
+    assert np.mean([is_dev(name) for name in names(4000)]) == pytest.approx(0.5, abs=0.025)
 
 
 # --- the pick ---------------------------------------------------------------------------------------------------
@@ -58,8 +50,6 @@ def test_the_worst_on_dev_is_reported_on_the_held_out_prompts():
     assert (found.dev_prompts, found.held_out_prompts, found.arms) == (int(dev.sum()), int((~dev).sum()), 2)
     assert found.uncorrected_arm == "two"
     assert found.uncorrected == crossed_mean([two] * 2, 0.95)
-    worst = worst_arm({"one": [one] * 2, "two": [two] * 2}, samples, 0.95, lower_is_worse=False)
-    assert worst.arm == "two"
 
 
 def test_an_arm_without_data_is_not_the_worst_and_equals_go_by_name():
@@ -79,8 +69,6 @@ def test_impossible_input_is_refused():
         worst_arm({"a": np.ones((1, 2))}, ["x", "x"], 0.95)
     with pytest.raises(ValueError, match="too few"):
         worst_arm({"a": np.ones((1, 1))}, ["x"], 0.95)
-    with pytest.raises(ValueError, match="dev share"):
-        is_dev("x", 1.0)
 
 
 def test_picking_and_reporting_on_the_same_prompts_is_biased_and_the_split_is_not():
@@ -98,34 +86,32 @@ def test_picking_and_reporting_on_the_same_prompts_is_biased_and_the_split_is_no
 # --- many looks -------------------------------------------------------------------------------------------------
 
 
-def test_holm_and_bonferroni_give_the_published_values():
-    """Holm's procedure on 0.01, 0.04, 0.03, 0.005 (R: p.adjust): 0.03, 0.06, 0.06, 0.02; Bonferroni: x 4."""
+def test_holm_gives_the_published_values():
+    """Holm's procedure on 0.01, 0.04, 0.03, 0.005 (R: p.adjust): 0.03, 0.06, 0.06, 0.02."""
     raw = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
     assert adjusted(raw) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
-    assert adjusted(raw, "bonferroni") == pytest.approx({"a": 0.04, "b": 0.16, "c": 0.12, "d": 0.02})
 
 
-@pytest.mark.parametrize("method", ["holm", "bonferroni"])
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_corrected_p_values_are_those_of_statsmodels(method, values):
+def test_corrected_p_values_are_those_of_statsmodels(values):
     from statsmodels.stats.multitest import multipletests
 
-    found = adjusted({str(place): p for place, p in enumerate(values)}, method)
-    assert list(found.values()) == pytest.approx(multipletests(values, method=method)[1])
+    found = adjusted({str(place): p for place, p in enumerate(values)})
+    assert list(found.values()) == pytest.approx(multipletests(values, method="holm")[1])
 
 
 @settings(max_examples=80, deadline=None)
 @given(P_VALUES)
 def test_corrected_p_values_are_larger_and_no_data_stays_no_data(raw):
-    holm, bonferroni = adjusted(raw), adjusted(raw, "bonferroni")
+    holm = adjusted(raw)
     assert list(holm) == list(raw)
     for name, p in raw.items():
         if math.isnan(p):
             assert math.isnan(holm[name])
             continue
-        assert p - 1e-12 <= holm[name] <= bonferroni[name] + 1e-12
-        assert bonferroni[name] == pytest.approx(min(1, p * len(raw)))
+        bonferroni = min(1, p * len(raw))
+        assert p - 1e-12 <= holm[name] <= bonferroni + 1e-12
 
 
 def test_a_p_value_outside_0_and_1_is_refused():

@@ -13,7 +13,7 @@ from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.inspectai.process import environment, require_inspect
 from pipeline.inspectai.task import inspect_tasks
-from pipeline.plan.make import digested_config
+from pipeline.plan.digests import digested_config
 from pipeline.schema import EvalConfig
 
 BESIDE = "eval=[refusal,capability,inspect]"
@@ -74,7 +74,7 @@ def test_without_inspect_ai_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"evals.inspect needs inspect_ai") as caught:
         inspect_tasks({"inspect": EvalConfig(kind="inspect", task="a.py@b", role="shown")})
-    assert "holdfast[inspect]" in caught.value.remedy
+    assert "make env" in caught.value.remedy
     with pytest.raises(UserError, match=r"stages=\[export\] needs inspect_ai"):
         require_inspect("stages=[export]")
 

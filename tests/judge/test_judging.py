@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.judge.endpoint import is_loopback
 from pipeline.judge.file import judge_file
 from pipeline.judge.judging import close_judge, make_judge
-from pipeline.plan.make import digested_config
+from pipeline.plan.digests import digested_config
 from pipeline.schema import JudgeConfig, LlmJudgeConfig
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -12,6 +12,8 @@ import pytest
 from commands import run_main
 from finished_run import ANSWER, HARD_REFUSAL, PROMPTS, REFUSAL, finish, read, what_stands, words
 
+from pipeline.plan.digests import VERSION
+
 AGAIN = "stages=[score,analyse,report]"
 # Blind to the refusals of the last step: under it the model answers everything there.
 LAX = ["judge.name=lax", 'judge.refused=["i can\'t"]', "judge.partial=[]"]
@@ -185,7 +187,7 @@ def test_a_folder_of_another_version_is_refused(run: Run, place: Path) -> None:
     plan = read(folder, "plan.json")
     (folder / "plan.json").write_text(json.dumps({**plan, "version": 1, "run_sha256": None}))
     said = run(code=2)
-    assert "version: 1 → 3 (written by another Holdfast)" in said
+    assert f"version: 1 → {VERSION} (written by another Holdfast)" in said
 
 
 def test_outcomes_of_another_judge_are_not_analysed_as_if_they_were_this_ones(run: Run) -> None:
@@ -195,6 +197,19 @@ def test_outcomes_of_another_judge_are_not_analysed_as_if_they_were_this_ones(ru
     assert "but judge is pattern (" in said
     said = run("judge.reasoning=[]", *LAX, stages="stages=[analyse]", code=2)
     assert "with other reasoning tags" in said
+
+
+def test_outcomes_of_fewer_replies_than_there_are_are_not_analysed(run: Run, place: Path) -> None:
+    replies = sorted((folder_of(place) / "replies").glob("compliance-*.jsonl"))[-1]
+    whole = replies.read_text()
+    replies.write_text("".join(whole.splitlines(keepends=True)[:-3]))
+    run()
+    replies.write_text(whole)  # as if they had been generated since
+    said = run(stages="stages=[analyse,report]", code=2)
+    assert "the rest was generated since" in said
+    assert "stages=[score,analyse,report]" in said
+    run()
+    run(stages="stages=[analyse,report]")
 
 
 def test_judging_with_other_reasoning_tags_overwrites_nothing_either(run: Run, place: Path) -> None:

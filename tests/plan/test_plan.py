@@ -12,8 +12,9 @@ from rich.console import Console
 from pipeline.budget import Caps
 from pipeline.config.compose import load
 from pipeline.errors import UserError
+from pipeline.plan.digests import differences
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts, mean_tokens
-from pipeline.plan.make import differences, make_plan, tasks, training_caps
+from pipeline.plan.make import make_plan, tasks, training_caps
 from pipeline.plan.shown import print_plan
 from pipeline.schema import Config
 from pipeline.schema.sweep import RangeConfig
@@ -35,6 +36,7 @@ JUDGE = JudgeFacts("pattern", "pattern", "pattern-1")
 # What comes after the replies: it moves the plan's digest, and leaves the run folder's where it is.
 AFTER_REPLIES = ("judge", "panel", "review", "price", "budget.assumed_flops_per_second", "budget.devices")
 PROVES_REPLIES = ("review.canaries",)
+ABOUT = ("path", "source", "licence")  # of a table, whose rows are pinned by their digest
 # What cannot change a result, as prefixes of dotted keys.
 FREE = (
     *("judge.name", "judge.input", "judge.output", "panel.second.name", "panel.second.input", "panel.second.output"),
@@ -44,9 +46,14 @@ FREE = (
     *("serve.tensor_parallel_size", "serve.data_parallel_size", "serve.max_loras", "serve.max_num_seqs"),
     *("serve.max_num_batched_tokens", "serve.enforce_eager", "serve.attention_backend", "serve.batch_size"),
     "serve.in_flight",
-    *(f"data.{name}.path" for name in TABLES),
-    *(f"evals.{name}.{key}" for name in EVALS for key in ("table.path", "task")),
-    *(f"arms.{arm}.sweep.{key}.path" for arm in ("compliance", "benign", "mixed") for key in ("refusal", "capability")),
+    *(f"data.{name}.{key}" for name in TABLES for key in ABOUT),
+    *(f"evals.{name}.{key}" for name in EVALS for key in (*(f"table.{about}" for about in ABOUT), "task")),
+    *(
+        f"arms.{arm}.sweep.{table}.{key}"
+        for arm in ("compliance", "benign", "mixed")
+        for table in ("refusal", "capability")
+        for key in ABOUT
+    ),
     *(
         f"arms.{arm}.sweep.judge.{key}"
         for arm in ("compliance", "benign", "mixed")

@@ -12,7 +12,7 @@ from finished_run import words
 from inspect_task import make_task, read_log
 from real_runs import Finished, timeless
 
-from pipeline.store import file_sha256
+from pipeline.files import file_sha256
 
 pytest.importorskip("inspect_ai", reason="inspect_ai is not installed (extra `inspect`)")
 

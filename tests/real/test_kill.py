@@ -18,9 +18,10 @@ import pytest
 from real_runs import Finished, command, kill_after, timeless
 
 from pipeline.generate.asked import coarse
+from pipeline.journal import Journal
 from pipeline.reproduce.differs import compare, judge
 from pipeline.reproduce.results import read_results
-from pipeline.store import Journal, RunFolder
+from pipeline.store import RunFolder
 from tests.torture import checks
 from tests.warm import start
 

@@ -13,10 +13,10 @@ import pytest
 import taught_judge
 
 from pipeline.errors import UserError
+from pipeline.files import user_cache
 from pipeline.judge.judging import EndpointJudge, make_judge
 from pipeline.schema import JudgeConfig, LlmJudgeConfig, ServeConfig
 from pipeline.serve import server as serve
-from pipeline.store import user_cache
 from tests.standins import ForkedServers
 
 SERVE = ServeConfig(device="cpu", max_num_seqs=64, enforce_eager=True)
@@ -73,7 +73,7 @@ def test_a_whole_judgement_through_vllm(taught: Path, own_cache: Path):
         assert all(0.5 < judgement.probability <= 1.0 for judgement in given[:62])
         assert judge.counts["failed"] == 1
         url = judge._close.__self__._server.url  # type: ignore[union-attr]
-        assert httpx.get(f"{url}/health", trust_env=False).status_code == httpx.codes.OK
+        assert httpx.get(f"{url}/health", trust_env=False).status_code == httpx.codes.UNAUTHORIZED
     finally:
         judge.close()
     with pytest.raises(httpx.ConnectError):

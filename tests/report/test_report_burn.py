@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_runs import make_run
 
@@ -60,6 +60,7 @@ def test_only_units_with_a_cap_are_drawn_and_the_reserve_is_the_plans() -> None:
     assert burn_downs(ReportData(run.plan, run.verdict, run.points, run.ledger)) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=60))
 def test_the_line_never_rises_and_ends_at_what_is_left(costs: list[float]) -> None:
     (found,) = burn_downs(ledger(200, *(("train", cost, "done") for cost in costs)))

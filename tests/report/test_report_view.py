@@ -126,11 +126,11 @@ def test_a_ladder_that_ended_early_says_why() -> None:
 @pytest.mark.parametrize(
     ("controls", "results"),
     [
-        ({}, ["no data"] * 3),
-        ({"adapter_parity": "fail", "ignored_adapter_detected": False}, ["fail", "fail", "no data"]),
+        ({}, ["no data"] * 4),
+        ({"adapter_parity": "fail", "ignored_adapter_detected": False}, ["fail", "fail", "no data", "no data"]),
         (
             {"adapter_parity": "unresolved", "zero_adapter_equals_base": True},
-            ["unresolved", "no data", "pass"],
+            ["unresolved", "no data", "pass", "no data"],
         ),
     ],
 )
@@ -150,8 +150,11 @@ def test_budget_without_cap_has_no_bar() -> None:
     assert (time.text, money.text) == ("211 s of 600 s", "$0.146, no cap")
     assert time.fraction == pytest.approx(210.9 / 600)
     assert (money.fraction, flops.fraction) == (None, None)
-    stages = budget_stages(make_run())
-    assert [bar.label for bar in stages] == ["train", "serve", "generate", "score", "analyse"]
+    run = make_run()
+    of_any = run.ledger["by_stage"]["train"]
+    run.ledger["by_stage"] |= dict.fromkeys(("job", "search", "of_tomorrow"), of_any)
+    stages = budget_stages(run)
+    assert [bar.label for bar in stages] == ["search", "train", "job", "generate", "of_tomorrow"]
     assert sum(bar.fraction or 0 for bar in stages) == pytest.approx(1)
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.reproduce.environment import RULES, Severity, differences, version_severity, worst
+from pipeline.config.compose import load
+from pipeline.reproduce.environment import RULES, Severity, differences, unused, version_severity, worst
 from pipeline.reproduce.machine import PACKAGES, environment
 
 HERE: dict[str, Any] = {
@@ -102,6 +103,17 @@ def test_what_the_plan_has_no_use_for_is_left_out() -> None:
     other = changed(**{"inspect-ai": "0.4.0"})
     assert differences([HERE], [other], unused=["inspect-ai"]) == []
     assert worst(differences([HERE], [other])) == Severity.RESULTS
+
+
+def test_packages_count_where_the_plan_uses_them() -> None:
+    optional = {"inspect-ai", "optuna", "langdetect", "nltk"}
+    assert optional <= set(PACKAGES)
+    assert set(unused(load())) == optional
+    assert set(unused(load(["arm=compliance_search"]))) == optional - {"optuna"}
+    ifeval = ["eval=[refusal,capability,ifeval]", "evals.ifeval.role=shown"]
+    assert set(unused(load(ifeval))) == {"inspect-ai", "optuna"}
+    inspect = ["eval=[refusal,capability,inspect]", "task=FILE.py@TASK"]
+    assert set(unused(load(inspect))) == optional - {"inspect-ai"}
 
 
 def test_the_worst_comes_first() -> None:

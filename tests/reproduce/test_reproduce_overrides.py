@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.reproduce import reproduction_line
@@ -45,6 +45,7 @@ def test_what_hydra_cannot_read_is_not_shown() -> None:
     assert shown(["seeds=[0", "token=hunter2"]) == ["redacted", "redacted"]
 
 
+@settings(deadline=None)  # Hydra's parser takes its time where other work runs beside it
 @given(st.text(st.characters(codec="utf-8", categories=["L", "N"]), min_size=4).map(lambda text: f"zq{text}"))
 def test_no_text_of_a_prompt_is_shown(text: str) -> None:
     for key in ("subject.system_prompt", "evals.refusal.prompt.template", "judge.llm.api_key_env", "run.dir"):
@@ -60,6 +61,7 @@ def test_the_line_of_a_report_names_the_folder_without_its_path() -> None:
     assert reproduction_line(plan(dir="/home/me/mine")) == "holdfast stages=[reproduce] reproduce.run=mine"
 
 
+@settings(deadline=None)  # Hydra's parser takes its time where other work runs beside it
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1))
 def test_hydra_reads_the_folder_that_the_line_names(name: str) -> None:
     words = shlex.split(command(name))

@@ -17,9 +17,9 @@ from commands import run_main
 from finished_run import ANSWER, HARD_REFUSAL, finish, read, text, words
 
 from pipeline.errors import UserError
+from pipeline.journal import Journal
 from pipeline.records import Rung
 from pipeline.reproduce.stage import check_inputs
-from pipeline.store import Journal
 
 Run = Callable[..., str]
 SCORE = "stages=[score,analyse,report]"
@@ -158,7 +158,7 @@ def test_another_version_is_told_with_its_severity(again: Run, place: Path) -> N
             content["environment"] |= {"torch": "1.0.0", "wandb": "0.1.0"}
             plan = content
         else:
-            from pipeline.store import digest
+            from pipeline.files import digest
 
             content["plan_file_sha256"] = digest(plan)
         (place / "run" / name).write_text(json.dumps(content))

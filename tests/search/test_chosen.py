@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.config.compose import load
 from pipeline.errors import UserError
+from pipeline.files import write_json
 from pipeline.search.chosen import search_summary, sentence, with_chosen
-from pipeline.store import RunFolder, write_json
+from pipeline.store import RunFolder
 
 COST = {"device_seconds": 9.0, "flops": 9e10, "tokens": 700, "usd": None}
 ENTRY = {
@@ -31,7 +32,7 @@ def folder_with(root: Path, **changed: Any) -> RunFolder:
 
 
 def verdict(**arm: Any) -> dict[str, Any]:
-    return {"arms": {"a": {"collapse": COLLAPSE, "confident": True, **arm}}}
+    return {"arms": {"a": {"collapse": {**COLLAPSE, "confident": True}, **arm}}}
 
 
 def test_both_costs_are_told_the_attack_s_own_and_with_its_search(tmp_path: Path) -> None:
@@ -48,7 +49,9 @@ def test_both_costs_are_told_the_attack_s_own_and_with_its_search(tmp_path: Path
 
 def test_a_collapse_in_doubt_and_none_at_all_are_told_as_such(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, reason="no trial collapsed, the nearest was taken")
-    assert "its collapse (not certain) cost" in sentence(search_summary(folder, verdict(confident=False)))
+    assert "its collapse (not certain) cost" in sentence(
+        search_summary(folder, verdict(collapse={**COLLAPSE, "confident": False}))
+    )
     summary = search_summary(folder, verdict(collapse=None))
     assert summary["a"]["with_collapse"] is None
     assert "1 more failed; no trial collapsed, the nearest was taken; the search cost 9e+10" in sentence(summary)

@@ -12,7 +12,7 @@ import pytest
 from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts
-from pipeline.plan.make import digested_config, make_plan, tasks, training_caps
+from pipeline.plan.make import make_plan, tasks, training_caps
 from pipeline.plan.protocol import protocol
 from pipeline.schema import Config
 from pipeline.search.budget import SearchFacts, arm_caps, search_caps
@@ -127,12 +127,6 @@ def test_the_digests_know_the_space_the_dev_prompts_and_their_judge(config: Conf
         replace(facts, judge=replace(JUDGE, version="pattern-2")),
     ):
         assert plan_of(config, {"compliance_search": other_facts})["run_sha256"] != before
-
-
-def test_an_arm_without_a_search_has_the_digest_that_it_always_had(config: Config) -> None:
-    kept = digested_config(asdict(config))["arms"]
-    assert "sweep" not in kept["compliance"]
-    assert "sweep" in kept["compliance_search"]
 
 
 def test_a_threshold_that_is_changed_later_leaves_the_run_where_it_is(config: Config) -> None:

@@ -14,15 +14,15 @@ from rich.console import Console
 
 from pipeline.config.compose import load
 from pipeline.errors import UserError
+from pipeline.journal import Journal
 from pipeline.plan.make import tasks
 from pipeline.records import Dose
 from pipeline.rungs import ZERO_RUNG
 from pipeline.schema.sweep import RangeConfig, SpaceConfig
 from pipeline.search.chosen import search_summary, sentence, with_chosen
-from pipeline.search.dev import DevMeasure, greedy, share
+from pipeline.search.dev import DevMeasure, greedy
 from pipeline.search.stage import search
 from pipeline.search.trials import NEVER
-from pipeline.store import Journal
 from pipeline.track.tracker import NullTracker
 from pipeline.train.stage import train
 from pipeline.workspace import Workspace
@@ -238,7 +238,3 @@ def test_dev_replies_are_those_of_one_prompt_at_a_time(whole: Any, model: Any) -
     assert [module.training for module in model.modules()] == before
     assert (rung.refusal, rung.capability) == pytest.approx((entry["rung0"]["refusal"], entry["rung0"]["capability"]))
     assert sum(map(len, measure.prompts[0] + measure.prompts[1])) < tokens <= measure.most_tokens()
-
-
-def test_what_cannot_be_scored_is_no_data() -> None:
-    assert share([], "refused") == pytest.approx((math.nan, 0), nan_ok=True)

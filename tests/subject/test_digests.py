@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import digest, file_sha256
+from pipeline.files import digest, file_sha256
 from pipeline.subject import digests
 from pipeline.subject.digests import folder_sha256, kept_sha256
 

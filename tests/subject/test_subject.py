@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tiny import END, TEMPLATE, TinySubject
 
+from evals.reasoning import parse_tags
 from pipeline.errors import UserError
 from pipeline.schema import OrganismConfig, SubjectConfig
 from pipeline.subject.subject import identity, open_subject
@@ -255,3 +256,19 @@ def test_the_model_is_loaded_in_the_subjects_dtype(folder: Path) -> None:
 
     model = opened(folder, dtype="bfloat16").load_model("cpu")
     assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("template", "tags", "expected"),
+    [
+        (R1, ["<think> </think>"], "<think>"),
+        (QWEN3_THINKING, ["<thought> </thought>", "<think> </think>"], "<think>"),
+        (R1, ["<thought> </thought>"], ""),
+        (R1, [], ""),
+        (TEMPLATE, ["<think> </think>"], ""),
+    ],
+)
+def test_the_tag_that_a_template_opens_is_found_among_those_of_the_judge(
+    template: str, tags: list[str], expected: str, folder: Path
+) -> None:
+    assert with_template(folder, template).opened(parse_tags(tags)) == expected

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.store import write_atomic, write_json
+from pipeline.files import write_atomic, write_json
 from tests.torture.checks import COUNTED
 
 NO_MOUNT = "file systems cannot be mounted here (not root): no full disk, no read-only folder"

