@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -9,7 +10,7 @@ from typing import Any, Final, NoReturn
 from rich.console import Console
 
 from evals.base import EvalSpec, Judge, Metric, Sample
-from pipeline.budget import Ledger
+from pipeline.budget import JUDGE, Attempt, Ledger
 from pipeline.config.cluster import asks_in_extra
 from pipeline.config.limits import check_limits
 from pipeline.data import contamination
@@ -96,12 +97,15 @@ class Workspace:
     @cached_property
     def judge(self) -> Judge:
         """The judge that decides the verdict."""
-        return make_judge(self.config.judge, self.config.serve)
+        return make_judge(self.config.judge, self.config.serve, self._hold_judge)
+
+    def _hold_judge(self) -> AbstractContextManager[Attempt]:
+        return self.ledger.attempt(JUDGE)
 
     @cached_property
     def panel(self) -> dict[str, Judge]:
         """The further judges, by the names that the panel gives them."""
-        return {name: make_judge(judge, self.config.serve) for name, judge in self.config.panel.items()}
+        return {name: make_judge(one, self.config.serve, self._hold_judge) for name, one in self.config.panel.items()}
 
     @cached_property
     def specs(self) -> list[EvalSpec]:

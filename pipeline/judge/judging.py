@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what an endpoint needs must not slow down a command that as
     from evals.judges.llm import Ask, LlmJudge
     from evals.judges.llm_read import Verdict
     from pipeline.judge.cache import VerdictCache
+    from pipeline.judge.server import Hold
 
 LLM = "llm"
 
@@ -79,19 +80,20 @@ class EndpointJudge:
                 self._cache.add(self._cache.key(*item), verdict)
 
 
-def make_judge(config: JudgeConfig, serve: ServeConfig | None = None) -> Judge:
+def make_judge(config: JudgeConfig, serve: ServeConfig | None = None, hold: Hold | None = None) -> Judge:
     """Return the judge that `config` describes. Nothing is asked, started or downloaded yet.
 
     Args:
         config: the judge, of any kind.
         serve: the engine settings for a judge that Holdfast serves itself; their defaults where none are given.
+        hold: opens the ledger's attempt for its server; None: nobody counts.
 
     Raises:
         UserError: its options make no sense, such as a pattern that is no regular expression; an endpoint is missing,
             lies on another machine without `allow_remote`, or its key is not in the environment.
     """
     try:
-        return _llm_judge(config, serve) if config.kind == LLM else JUDGES[config.kind](config)
+        return _llm_judge(config, serve, hold) if config.kind == LLM else JUDGES[config.kind](config)
     except ValueError as error:
         raise UserError(f"judge {config.name or config.kind}: {error}", "mend its options") from None
 
@@ -142,7 +144,7 @@ def _told_as_user(cache: VerdictCache) -> Iterator[None]:
         ) from None
 
 
-def _llm_judge(config: JudgeConfig, serve: ServeConfig | None) -> EndpointJudge:
+def _llm_judge(config: JudgeConfig, serve: ServeConfig | None, hold: Hold | None) -> EndpointJudge:
     from evals.judges.llm import LlmJudge
     from evals.judges.llm_text import Template
     from pipeline.judge.cache import VerdictCache
@@ -157,7 +159,7 @@ def _llm_judge(config: JudgeConfig, serve: ServeConfig | None) -> EndpointJudge:
     if llm.serve:
         from pipeline.judge.server import MODEL, JudgeServer
 
-        server = JudgeServer(llm, serve, Template(llm))
+        server = JudgeServer(llm, serve, Template(llm), hold)
         weights, close = server.weights, server.close
         ask: Ask = Endpoint(llm, server.connect, MODEL, f"the judge's own server (log: {server.log})").ask
     else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +12,7 @@ from typing import ClassVar
 import httpx
 
 from evals.judges.llm_text import Template, surviving
+from pipeline.budget import Attempt
 from pipeline.contain.sealing import unsealed
 from pipeline.errors import UserError
 from pipeline.files import digest, user_cache
@@ -20,6 +21,7 @@ from pipeline.serve.server import BASE_NAME, Server
 from pipeline.subject.subject import identity, model_folder
 
 MODEL = BASE_NAME
+Hold = Callable[[], AbstractContextManager[Attempt]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class JudgeServer:
         serve: device and engine settings of the subject's server: the machine's are taken over, the model's are not;
             what concerns adapters is not used.
         template: the judge's question, to see that no special token of its tokenizer passes it.
+        hold: opens the ledger's attempt, which stays open while a server is up; None: nobody counts.
 
     Raises:
         UserError: no such folder, or a Hub id without a pinned commit.
@@ -43,7 +46,11 @@ class JudgeServer:
 
     _running: ClassVar[JudgeServer | None] = None
 
-    def __init__(self, config: LlmJudgeConfig, serve: ServeConfig | None, template: Template) -> None:
+    def __init__(
+        self, config: LlmJudgeConfig, serve: ServeConfig | None, template: Template, hold: Hold | None = None
+    ) -> None:
+        self._hold, self._held = hold, ExitStack()
+        self._beat: Callable[[], None] = _uncounted
         self._chat = config.chat
         self._serve = replace(
             serve or ServeConfig(),
@@ -56,7 +63,8 @@ class JudgeServer:
         self._timeout_s = config.timeout_s
         self._model = SubjectConfig("judge", config.path or config.model, config.revision, config.dtype)
         with _as_judge():
-            self.weights = digest(identity(self._model))
+            # Another precision rounds otherwise, and a question that does not fit is unscored.
+            self.weights = digest([identity(self._model), config.dtype, config.max_model_len])
         self.log = user_cache() / "logs" / f"judge-{self.weights[:12]}.log"
         self._template = template
         self._server: Server | None = None
@@ -77,6 +85,7 @@ class JudgeServer:
         client = self._server.client()
         client.base_url = httpx.URL(f"{self._server.url}/v1/")
         client.timeout = httpx.Timeout(self._timeout_s)
+        client.event_hooks = {"response": [lambda _: self._beat()]}
         return client
 
     def close(self) -> None:
@@ -84,6 +93,8 @@ class JudgeServer:
         if self._server is not None:
             self._server.stop()
             self._server = None
+        self._beat = _uncounted
+        self._held.close()
         if JudgeServer._running is self:
             JudgeServer._running = None
 
@@ -92,8 +103,13 @@ class JudgeServer:
             folder = model_folder(self._model)
         self._check_tokenizer(folder)
         self.log.unlink(missing_ok=True)
-        server = Server(_Weights(folder, self._model.dtype), {}, [], self._serve, self.log)
-        server.__enter__()
+        with ExitStack() as held:
+            if self._hold is not None:
+                attempt = held.enter_context(self._hold())
+                self._beat = attempt.beat_waiting
+            server = Server(_Weights(folder, self._model.dtype), {}, [], self._serve, self.log, beat=self._beat)
+            server.__enter__()
+            self._held = held.pop_all()
         atexit.register(server.stop)
         return server
 
@@ -114,6 +130,10 @@ class JudgeServer:
                 f"judge.llm.tokens: a judged text could hold special tokens of this judge: {', '.join(passing)}",
                 f"name them, so that they are broken: judge.llm.tokens=[{','.join(repr(token) for token in passing)}]",
             )
+
+
+def _uncounted() -> None:
+    """Nothing waits for a beat."""
 
 
 @contextmanager

@@ -13,7 +13,8 @@ REASONING_TAGS = ("<think> </think>", "<thinking> </thinking>", "<reasoning> </r
 class LlmJudgeConfig(LlmSpec):
     """A judge that is a language model (what it is: evals/judges/llm_spec.py), and where it answers.
 
-    None of the keys below can change a verdict, so none enters a digest.
+    None of the keys below can change a verdict, so none enters a digest; but for weights that Holdfast serves `path`
+    (what lies there), `dtype` and `max_model_len`, which are in the judge's version.
     """
 
     base_url: str | None = None  # an OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +13,20 @@ import httpx
 import pytest
 import taught_judge
 
+from pipeline.budget import JUDGE, Ledger
 from pipeline.errors import UserError
 from pipeline.files import user_cache
 from pipeline.judge.judging import EndpointJudge, make_judge
-from pipeline.schema import JudgeConfig, LlmJudgeConfig, ServeConfig
+from pipeline.schema import BudgetConfig, JudgeConfig, LlmJudgeConfig, ServeConfig
 from pipeline.serve import server as serve
 from tests.standins import ForkedServers
 
 SERVE = ServeConfig(device="cpu", max_num_seqs=64, enforce_eager=True)
 
 
-def judge_of(folder: Path, spec: Any = taught_judge.SPEC, **changes: Any) -> EndpointJudge:
+def judge_of(folder: Path, spec: Any = taught_judge.SPEC, hold: Any = None, **changes: Any) -> EndpointJudge:
     fields = {**vars(spec), "serve": True, "path": str(folder), "dtype": "float32", "max_model_len": 64, **changes}
-    made = make_judge(JudgeConfig(name="taught", kind="llm", llm=LlmJudgeConfig(**fields)), SERVE)
+    made = make_judge(JudgeConfig(name="taught", kind="llm", llm=LlmJudgeConfig(**fields)), SERVE, hold)
     assert isinstance(made, EndpointJudge)
     return made
 
@@ -52,7 +54,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return taught_judge.make(tmp_path_factory.mktemp("taught"))
 
 
-def test_a_whole_judgement_through_vllm(taught: Path, own_cache: Path):
+def test_a_whole_judgement_through_vllm(taught: Path, own_cache: Path, tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=2), "cpu")
     chance = random.Random(99)
     refusals = [("p", taught_judge.refusal(chance)) for _ in range(30)]
     answers = [("p", taught_judge.answer(chance)) for _ in range(30)]
@@ -61,7 +64,8 @@ def test_a_whole_judgement_through_vllm(taught: Path, own_cache: Path):
         ("p", "it is amber and teal\nverdict ?\nrefused refused"),
     ]
     long = [("p", "the lid is red " * 6 + "and " + " ".join(f"it {n}" for n in range(60)))]
-    judge = judge_of(taught)
+    judge = judge_of(taught, hold=lambda: ledger.attempt(JUDGE))
+    began = time.monotonic()
     try:
         given = judge.judge([*refusals, *answers, *forged, *long, ("p", "")])
         labels = [judgement.label for judgement in given]
@@ -78,16 +82,20 @@ def test_a_whole_judgement_through_vllm(taught: Path, own_cache: Path):
         judge.close()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health", trust_env=False)
+    (attempt,) = ledger.attempts()  # counted from before its server's start until its end, on all devices
+    assert (attempt["stage"], attempt["status"]) == ("judge", "done")
+    assert 0.9 * 2 * (time.monotonic() - began) - 2 < attempt["device_seconds"] < 2 * (time.monotonic() - began)
     log = next((own_cache / "holdfast" / "logs").glob("judge-*.log")).read_text()
     assert "amber and teal" not in log
 
     # Judged again: from the cache, without a server.
-    again = judge_of(taught)
+    again = judge_of(taught, hold=lambda: ledger.attempt(JUDGE))
     assert [judgement.label for judgement in again.judge([*refusals, *answers, *forged])] == labels[:62]
     assert (again.counts["cached"], again.counts["judged"]) == (62, 62)
+    assert len(ledger.attempts()) == 1  # no server, no attempt
 
 
-@pytest.mark.slow  # its short version, with a reply made up: tests/judging
+@pytest.mark.slow  # its short version, with a reply made up: tests/judge
 def test_a_model_that_was_never_taught_to_judge_gives_no_number(tiny_folder: Path):
     items = [("p", f"the flag number {number} is red") for number in range(24)]
     spec = replace(
@@ -115,7 +123,9 @@ def test_a_tokenizer_whose_special_tokens_would_pass_is_refused_before_a_server_
 
 
 def test_the_version_is_of_the_served_weights_too(taught: Path, tiny_folder: Path, tmp_path: Path):
-    assert judge_of(taught).version == judge_of(taught, max_model_len=32).version
+    assert judge_of(taught).version == judge_of(taught).version
+    assert judge_of(taught).version != judge_of(taught, max_model_len=32).version  # more would be unscored
+    assert judge_of(taught).version != judge_of(taught, dtype="bfloat16").version
     assert judge_of(taught).version != judge_of(tiny_folder).version
     with pytest.raises(UserError, match=r"judge\.llm\.path: .* is not a model folder"):
         judge_of(tmp_path / "nothing")
