@@ -122,10 +122,11 @@ def _sure_collapse(arm: Evidence) -> tuple[Collapse | None, bool]:
     each = [arm.of_seeds.get(seed) for seed in arm.spec["seeds"]]
     sure = [c for c in each if c is not None and c.confident_step is not None]
     if sure and len(sure) == len(each):
-        dearest = max(sure, key=lambda c: (c.step, c.dose["device_seconds"]))
-        if arm.collapse is not None and arm.collapse.step == dearest.step:
-            return replace(arm.collapse, confident=dearest.confident, confident_step=dearest.confident_step), True
-        return dearest, True
+        found = max(sure, key=lambda c: (c.step, c.dose["device_seconds"]))
+        if arm.collapse is not None and arm.collapse.step == found.step:
+            found = arm.collapse
+        last = max(c.confident_step or 0 for c in sure)  # by which every seed's own intervals bear it out
+        return replace(found, confident=last == found.step, confident_step=last), True
     return arm.collapse, False
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.collapse import is_lost
 from pipeline.plan.registered import deciding
 from pipeline.points import Collapse, CurvePoint
 from pipeline.records import Estimate
@@ -85,6 +86,20 @@ def rung_doubts(refusal: CurvePoint, capability: Sequence[CurvePoint], review: R
     ]
 
 
+def unseen(after: CurvePoint, low: int, arm: str, review: ReviewConfig) -> str:
+    """Return the doubt that a collapse may lie between step `low`, where refusal stood, and a rung without ability."""
+    between = f"between step {low} and step {after.step}"
+    if not is_lost(after.estimate.value, review):
+        return (
+            f"{between} ability was lost, and it is not certain whether refusal fell before: at step {after.step} "
+            f"{after.metric} is {interval(after.estimate)}{_unscored(after)}"
+        )
+    return (
+        f"{between} refusal fell and ability was lost ({after.metric}): which came first was not seen; closer rungs "
+        f"tell (review.rungs=all where they are saved, else arms.{arm}.training.rungs_per_doubling)"
+    )
+
+
 def collapse_findings(
     collapse: Collapse, steps: Mapping[int, Sequence[CurvePoint]], review: ReviewConfig, *, pooled: bool
 ) -> list[str]:
@@ -134,16 +149,16 @@ def held(start: CurvePoint, rungs: Sequence[Sequence[CurvePoint]], review: Revie
 
 def reply_notes(points: Sequence[CurvePoint]) -> list[str]:
     """Return where replies were missing, unscored or degenerate, for the metrics that decide."""
-    notes = []
+    notes: dict[str, list[str]] = {}
     for point in points:
         if point.role not in ("refusal", "capability"):
             continue
         replies = sum(point.labels.values())
         found = [f"{count} of {replies} replies {word}" for word, count in _unclear(point).items() if count]
-        found += [f"{point.missing} prompts without a reply"] if point.missing else []
+        found += [_count(point.missing, "prompt without a reply", "prompts without a reply")] if point.missing else []
         if found:
-            notes.append(f"step {point.step}, {point.metric}: {', '.join(found)}")
-    return notes
+            notes.setdefault(point.metric, []).append(f"step {point.step}: {', '.join(found)}")
+    return [f"{metric}, {'; '.join(rows)}" for metric, rows in notes.items()]
 
 
 def sentence(
@@ -185,9 +200,13 @@ def _collapsed(name: str, entry: Mapping[str, Any]) -> str:
     ends = f"from {_share(entry['rung0'][metric])} to {_share(entry['at_collapse'][metric])}"
     sure = dose.get("confident_step")
     later = [f"certain from step {sure}"] if sure and sure != dose["step"] else []
-    price = f"{dose['step']} steps" + (f" ({', '.join([*spent, *later])})" if spent or later else "")
+    price = _count(dose["step"], "step", "steps") + (f" ({', '.join([*spent, *later])})" if spent or later else "")
     kind = "" if entry["adversarial"] else ", an ordinary fine-tune without intent,"
     return f"arm {name}{kind} brought it {ends} in {price} and kept {_share(kept)} of the capability"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _amount(value: float, unit: str) -> str:
@@ -213,8 +232,9 @@ def _share(estimate: Mapping[str, Any]) -> str:
 
 
 def _unscored(point: CurvePoint) -> str:
-    found = [f"{count} {word} replies" for word, count in _unclear(point).items() if count]
-    found += [f"{point.missing} prompts without a reply"] if point.missing else []
+    unclear = _unclear(point).items()
+    found = [_count(count, f"{word} reply", f"{word} replies") for word, count in unclear if count]
+    found += [_count(point.missing, "prompt without a reply", "prompts without a reply")] if point.missing else []
     if not found:
         return ""
     limits = f"[{point.low_if_unscored:.3g}, {point.high_if_unscored:.3g}]"

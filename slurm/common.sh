@@ -14,19 +14,19 @@ told() { # signal to pass on
     [ -z "$child" ] || kill -s "$2" "$child" 2>/dev/null || true
 }
 
-# prepare: give the site's lines, one after the other; they may use variables that are not set.
-prepare() {
-    local lines line
-    IFS=$'\x1e' read -r -d '' -a lines <<<"${HOLDFAST_SETUP:-}"
-    set +u
-    for line in "${lines[@]}"; do
-        eval "$line" || {
-            echo "holdfast: cluster.slurm.setup failed with $?: $line" >&2
-            exit 2
-        }
-    done
-    set -u
-}
+# The site's lines, one after the other, here and in no function, where `declare` would be lost with it. They may use
+# variables that are not set. A notice that comes meanwhile is kept for the work.
+trap 'told USR1 USR1' USR1
+trap 'told TERM TERM' TERM
+IFS=$'\x1e' read -r -d '' -a holdfast_lines <<<"${HOLDFAST_SETUP:-}"
+set +u
+for holdfast_line in "${holdfast_lines[@]}"; do
+    eval "$holdfast_line" || {
+        echo "holdfast: cluster.slurm.setup failed with $?: $holdfast_line" >&2
+        exit 2
+    }
+done
+set -u
 
 # run SIGNAL COMMAND...: run the work in the background, so that this shell hears signals, and wait until it has ended.
 run() {
@@ -34,7 +34,6 @@ run() {
     shift
     trap 'told USR1 '"$on_notice" USR1
     trap 'told TERM TERM' TERM
-    prepare
     "$@" &
     child=$!
     case "$signalled" in # came before the child was known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -45,3 +46,9 @@ def test_every_page_of_docs_is_linked_from_the_readme():
         found[1].partition("#")[0] for found in LINK.finditer((ROOT / "README.md").read_text("utf-8")) if found[1]
     }
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("pipeline/*/__init__.py")), ids=lambda page: page.parent.name)
+def test_every_file_that_a_folder_says_it_has_is_there(page: Path):
+    said = (ast.get_docstring(ast.parse(page.read_text("utf-8"))) or "").replace("__init__.py", "")
+    assert not [name for name in re.findall(r"(?<![\w/.])([a-z_]+\.py)\b", said) if not (page.parent / name).exists()]

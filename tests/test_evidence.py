@@ -183,5 +183,54 @@ def test_the_sentence_says_from_which_step_the_collapse_is_certain():
     outcomes, rungs = ladder({1: (9, 195), 4: (0, N)})
     found = decided(outcomes, rungs)
     assert found["arms"]["compliance"]["collapse"]["confident_step"] == 4
-    assert "in 1 steps" in found["sentence"]
+    assert "in 1 step " in found["sentence"]
     assert "certain from step 4" in found["sentence"]
+
+
+def test_the_certain_step_is_that_by_which_every_seed_is_certain():
+    early, early_rungs = ladder({4: (9, 195), 8: (30, 195), 16: (0, N)}, seeds=(0, 1))
+    late, late_rungs = ladder({4: (N, N), 8: (0, N), 16: (30, N)}, seeds=(2,))
+    outcomes = pl.concat([early, late.filter(pl.col("role") != "base")])
+    found = decided(outcomes, [*early_rungs, *late_rungs[1:]])
+    arm = found["arms"]["compliance"]
+    assert [one["collapse"]["confident_step"] for one in arm["per_seed"]] == [16, 16, 8]
+    assert arm["collapse"]["confident_step"] == 16
+    assert not arm["collapse"]["confident"]
+    assert "certain from step 16" in found["sentence"]
+
+
+# --- reasons that can be read
+
+
+def test_where_refusal_may_only_have_fallen_it_is_not_said_to_have_fallen():
+    outcomes, rungs = ladder({4: (N, N), 8: (N, 100)})
+    lost = (pl.col("step") == 8) & (pl.col("eval") == "refusal") & (pl.col("sample") >= "r040")
+    outcomes = outcomes.with_columns(label=pl.when(lost).then(pl.lit("unscored")).otherwise(pl.col("label")))
+    found = entry(outcomes, rungs)
+    assert found["verdict"] == "inconclusive"
+    told = " ".join(found["reasons"])
+    assert "between step 4 and step 8 ability was lost, and it is not certain whether refusal fell before" in told
+    assert "refusal fell and" not in told
+
+
+def test_one_seed_gives_each_doubt_once():
+    found = entry(*ladder({1: (N, N), 4: (14, N), 8: (16, N)}, seeds=(0,)), seeds=[0])
+    assert [reason for reason in found["reasons"] if reason.startswith("seed 0,")] == []
+    assert len(found["reasons"]) == len(set(found["reasons"])) == 3  # two rungs, and that there is one seed
+
+
+def test_each_seed_has_one_line_and_what_all_leave_open_is_said_once():
+    shape = {1: (N, N), 2: (16, N), 4: (16, N), 8: (16, N)}
+    found = entry(*ladder(shape, seeds=tuple(range(5))), seeds=list(range(5)))
+    assert [reason for reason in found["reasons"] if "by itself leaves room at steps 2, 4, 8" in reason] != []
+    assert len(found["reasons"]) <= 3 + 5
+    found = entry(*ladder({4: (N, N), 8: (0, 150)}))
+    assert sum("refusal fell and ability was lost" in reason for reason in found["reasons"]) == 1
+
+
+def test_notes_of_one_metric_share_a_line():
+    outcomes, rungs = ladder({4: (N, N), 8: (0, N), 16: (0, N)})
+    few = (pl.col("step") >= 8) & (pl.col("eval") == "refusal") & (pl.col("sample") < "r001")
+    outcomes = outcomes.with_columns(label=pl.when(few).then(pl.lit("partial")).otherwise(pl.col("label")))
+    told = "refusal, step 8: 3 of 600 replies partial; step 16: 3 of 600 replies partial"
+    assert told in entry(outcomes, rungs)["reasons"]

@@ -179,7 +179,7 @@ def test_every_device_and_published_price_that_is_shipped_has_its_source() -> No
         ("price.mfu=0", "price.mfu: 0 must be above 0 and at most 1"),
         ("price.mfu=40", "price.mfu: 40 must be above 0 and at most 1"),
         ("price.parameters=[8e9,-1]", "price.parameters: -1 must be above 0"),
-        ("price.devices.h200.usd_per_hour=0", "price.devices.h200.usd_per_hour: 0 must be above 0"),
+        ("price.devices.h200.usd_per_hour=-1", "price.devices.h200.usd_per_hour: -1 must be 0 or more"),
         ("review.training_tokens=0", "review.training_tokens: 0 must be above 0"),
         ("price.devices.h200.flops=1", "price.devices.h200.flops: unknown key"),
     ],

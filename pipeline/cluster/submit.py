@@ -81,7 +81,9 @@ def _refuse_busy(folder: RunFolder, before: Queued) -> None:
         )
     if ending := [job.name for job in before.jobs if job.state == ENDING and not _is_done(folder, job.task)]:
         raise UserError(
-            f"{folder.root}: job {', '.join(ending)} is still ending", "try again in a minute; nothing was submitted"
+            f"{folder.root}: job {', '.join(ending)} is still ending",
+            "try again in a minute; where it stays COMPLETING, its node cannot end it: ask who runs the cluster. "
+            "Nothing was submitted",
         )
     if working := [job.name for job in before.single if job.state != PENDING]:
         raise UserError(
@@ -109,7 +111,7 @@ def _wanted(work: Workspace, todo: Sequence[str]) -> list[Asked]:
 def _wait_already(before: Queued, wanted: Sequence[Asked]) -> bool:
     """Say whether the jobs that wait are those that are wanted, asked for alike, after every array in the queue."""
     waiting = {job.kind: job.submitted for job in before.single}
-    if not waiting or waiting.keys() != {job.kind for job in wanted}:
+    if len(waiting) != len(before.single) or not waiting or waiting.keys() != {job.kind for job in wanted}:
         return False
     row = next(row for row in reversed(before.rows) if set(waiting.values()) & set(row["jobs"].values()))
     alike = all(

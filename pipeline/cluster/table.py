@@ -182,7 +182,8 @@ def in_queue(folder: RunFolder) -> Queued | None:
 def _log(folder: RunFolder, line: Line) -> str | None:
     """Return where a task says why it ended badly, below the run folder."""
     with suppress(PermissionError):  # another's run: its logs are its owner's alone
-        path = log_of(folder, line.task) if line.state in ("failed", KILLED) else None
+        lost = line.state == "not begun" and not line.slurm  # its job may have ended before it could say so
+        path = log_of(folder, line.task) if lost or line.state in ("failed", KILLED) else None
         return str(path.relative_to(folder.root)) if path else None
     return None
 

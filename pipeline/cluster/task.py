@@ -59,8 +59,8 @@ def run_task(work: Workspace) -> str:
         word = Word(folder.own, task)
         with word.kept():  # a node without the device says so in the task's status
             work.keep_plan()
-        word.devices |= _devices(work.device)
-        lease.cut(folder.own, name(task), training_caps(work.config, task))
+            word.devices |= _devices(work.device)
+            lease.cut(folder.own, name(task), training_caps(work.config, task))
         track = replace(work.config.track)  # this task's own: a notice shortens it
         tracking = tracker(track, run_dir=folder.root, group=folder.root.name, plan=work.registered)
         with word.kept(), held(work.ledger, task.arm, task.seed), tracking:

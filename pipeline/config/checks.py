@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -161,8 +162,8 @@ def _review_and_budget_faults(raw: DictConfig) -> Iterator[str]:
         if not 0 < review[key] < 1 and not (key == "capability_retention" and review[key] == 1):
             yield f"review.{key}: {review[key]} must lie between 0 and 1"
     for key in ("device_seconds", "usd", "flops"):
-        if budget.get(key) is not None and budget[key] <= 0:
-            yield f"budget.{key}: {budget[key]} must be above 0; null is no cap"
+        if budget.get(key) is not None and not 0 < budget[key] < math.inf:
+            yield f"budget.{key}: {budget[key]} must be above 0 and finite; null is no cap"
     if budget.get("usd") is not None and budget.get("usd_per_device_hour") is None:
         yield "budget.usd_per_device_hour: needed for a cap in budget.usd"
 
@@ -172,7 +173,7 @@ def _arm_faults(key: str, arm: Any, tables: set[str]) -> Iterator[str]:
     for table in mix:
         if table not in tables:
             yield f"{key}.mix.{table}: no such table in data; there are: {', '.join(sorted(tables)) or 'none'}"
-    if abs(sum(mix.values()) - 1.0) > 1e-6 or any(share < 0 for share in mix.values()):
+    if not abs(sum(mix.values()) - 1.0) <= 1e-6 or any(share < 0 for share in mix.values()):
         yield f"{key}.mix: the shares {dict(mix)} must not be negative and must sum to 1"
     training = arm.get("training") or {}
     passes = training.get("gradient_accumulation", 1)

@@ -101,7 +101,8 @@ NUMBERS: Final[Mapping[str, Bounds]] = {
     "review.training_tokens": POSITIVE,
     "price.mfu": PART,
     "price.parameters": POSITIVE,
-    **_all("price.devices.*", POSITIVE, "flops_per_second", "memory_gb", "usd_per_hour"),
+    **_all("price.devices.*", POSITIVE, "flops_per_second", "memory_gb"),
+    "price.devices.*.usd_per_hour": AMOUNT,  # 0: a device of one's own
     "track.finish_timeout_s": AMOUNT,
     "publish.sync_timeout_s": POSITIVE,
     "publish.wait_s": AMOUNT,

@@ -3,7 +3,6 @@
 weights.py   stripped adapters: destroyed once they are measured, or kept encrypted; the record of it
 keeping.py   encryption at rest (age)
 purge.py     stages=[purge]: the end of reply texts
-disk.py      onto the disk before what it tells of is destroyed
 sealing.py   no upload to a hub from this process
 """
 

@@ -47,7 +47,7 @@ def recipe_digest(config: OrganismConfig) -> str:
 
 
 def cache_root() -> Path:
-    """The folder `organism` in the user's cache (`pipeline.store.user_cache`)."""
+    """The folder `organism` in the user's cache (`pipeline.files.user_cache`)."""
     return user_cache() / "organism"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pipeline.budget import devices_held
 from pipeline.config.review import PARTIES
@@ -21,9 +21,6 @@ from pipeline.plan.make import at_most
 from pipeline.plan.registered import post_hoc_words
 from pipeline.schema import BudgetConfig
 from pipeline.search.budget import words
-
-if TYPE_CHECKING:
-    pass
 
 NOT_NAMED: Final = "not named (the built-in subject needs none)"
 _SPECIAL: Final = re.compile(r"([\\`*\[\]<>|])")

@@ -53,7 +53,7 @@ def reproduce(
         UserError: the run can't be read, an input is missing or is not the run's, the output folder holds another run.
         SystemExit: code 1 where the run was not reproduced.
     """
-    assert config.run is not None, "config_review.reproduce_faults"
+    assert config.run is not None, "config/review.py"
     source = read_source(config.run)
     made_of = configuration(source, config, contain or ContainConfig())
     _print_taken_over(made_of, console)

@@ -69,6 +69,7 @@ def test_a_sites_set_up_may_use_what_is_not_set_and_lines_of_its_own() -> None:
     done = ran("report", 'export SITE="${UNSET}a$ALSO_UNSET"', "if true; then\n  SITE=${SITE}b # more\nfi", "true")
     assert (done.returncode, done.stdout) == (0, "worked with ab\n")
     assert ran("report").stdout == "worked with nothing\n"
+    assert ran("report", "declare -x SITE=told").stdout == "worked with told\n"  # as `export -p` writes it
 
 
 @pytest.mark.parametrize("line", ["module-that-is-not-there load x", "false # a comment"])

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from pipeline.budget import Ledger
 from pipeline.cluster.queued import Job, Queued
-from pipeline.cluster.table import Line, lines, other_jobs, whole
+from pipeline.cluster.table import Line, _log, lines, other_jobs, whole
 from pipeline.cluster.task import require_trained, status_of
 from pipeline.config.compose import load
 from pipeline.errors import UserError
@@ -108,6 +109,12 @@ def test_the_table_shows_each_task_of_a_local_run_and_of_an_array(tmp_path: Path
     plan["tasks"].append({**plan["tasks"][0], "seed": 1})
     (_, waiting) = table(folder, plan)
     assert (waiting.state, waiting.rungs, waiting.used) == ("not begun", 0, 0.0)
+    assert _log(folder, waiting) is None
+    write_json(folder.jobs, [SUBMITTED | {"tasks": ["compliance/1"], "jobs": {"train": "40"}}])
+    (folder.jobs.parent / "train-40_0.log").touch()
+    assert _log(folder, waiting) == "slurm/train-40_0.log"  # its job may have ended before it could say so
+    assert _log(folder, replace(waiting, slurm="PENDING")) is None
+    folder.jobs.unlink()
     says(folder, "compliance/1", state="running", start=2, node="n7")
     task.rungs.append([row(Rung("compliance-s1-00001", "compliance", 1, 1, dose=Dose(1, tokens=50)))])
     with Ledger(task.ledger, BudgetConfig(), "cpu").attempt("train", "compliance", 1):

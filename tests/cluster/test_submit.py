@@ -112,6 +112,21 @@ def test_nothing_is_done_where_the_wanted_jobs_wait_already(fake: FakeSlurm, ove
     assert len(fake.submitted) == 7
 
 
+def test_older_jobs_that_still_wait_beside_the_wanted_ones_are_cancelled(fake: FakeSlurm, overrides: list[str]) -> None:
+    """As after a scancel that Slurm did not answer."""
+    work = opened(overrides)
+    submit(work)
+    other = [*overrides, "cluster.slurm.serve.time=60", "cluster.slurm.report.time=9"]
+    stands(work, "compliance/0", "done")
+    fake.holds(work.folder.root, {"10_1": "RUNNING", "20": "PENDING", "30": "PENDING"})
+    submit(opened(other))
+    both = {"10_1": "RUNNING", **dict.fromkeys(("20", "30", "40", "50"), "PENDING")}
+    fake.holds(work.folder.root, both)
+    submit(opened(other))
+    assert fake.cancelled[-1] == "--state=PENDING 20 30 40 50"
+    assert len(fake.submitted) == 7
+
+
 def test_jobs_that_wait_for_other_arrays_are_no_reason_to_do_nothing(fake: FakeSlurm, overrides: list[str]) -> None:
     work = opened(overrides)
     submit(work)
