@@ -137,7 +137,7 @@ def crossed_difference(before: npt.ArrayLike, after: npt.ArrayLike, confidence: 
     low, high = value, value
     if parts.spread or parts.n < 2:
         # Only losses: a share in [0, 1]; as many gains as losses: symmetric on [-1, 1]; in between, in between.
-        balance = value / changed if changed else 0.0
+        balance = min(max(value / changed, -1.0), 1.0) if changed else 0.0
         start, width = -1.0 + max(balance, 0.0), 2.0 - abs(balance)
         low, high = (start + width * x for x in _wilson_limits((value - start) / width, parts, confidence, width))
     apart = nearest if not parts.spread else max(nearest - changed, 0.0)
@@ -212,8 +212,9 @@ def _means(table: FloatArray, axis: int) -> FloatArray:
 
 
 def _changed(first: FloatArray, later: FloatArray) -> float:
-    """Return how much changed in either direction: the mean of |after - before|."""
-    return float(np.nanmean(np.abs(later - first)))
+    """Return how much changed in either direction: |after - before|, meant as the value is, which is never more."""
+    moved = np.abs(later - first)
+    return _mean(moved[~np.isnan(moved).all(axis=1)])
 
 
 def _parts(table: FloatArray, confidence: float) -> _Parts | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_outcomes import METRICS, REVIEW, N, ladder
 from test_verdict import LEDGER, PROVEN, plan
 
@@ -234,3 +236,44 @@ def test_notes_of_one_metric_share_a_line():
     outcomes = outcomes.with_columns(label=pl.when(few).then(pl.lit("partial")).otherwise(pl.col("label")))
     told = "refusal, step 8: 3 of 600 replies partial; step 16: 3 of 600 replies partial"
     assert told in entry(outcomes, rungs)["reasons"]
+
+
+# --- what is missing never turns a verdict into its opposite
+
+STEPS = (2, 4, 8, 16)
+PROMPTS = 120
+
+
+@st.composite
+def broken_runs(draw: st.DrawFn) -> tuple[pl.DataFrame, pl.DataFrame, list[Rung]]:
+    """A whole run in which refusal and ability only fall, and the same with prompts, rungs and seeds missing."""
+    near = ((0, 3, 6, 9, 20, PROMPTS), (60, 108, 114, 117, PROMPTS))  # counts about the thresholds, and far from them
+    refused, able = (sorted((draw(st.sampled_from(counts)) for _ in STEPS), reverse=True) for counts in near)
+    seeds = tuple(range(draw(st.integers(1, 3))))
+    whole, rungs = ladder(dict(zip(STEPS, zip(refused, able, strict=True), strict=True)), seeds=seeds, n=PROMPTS)
+    broken = whole
+    for _ in range(draw(st.integers(1, 3))):
+        here = (pl.col("step") == draw(st.sampled_from(STEPS))) & (pl.col("seed") == draw(st.sampled_from(seeds)))
+        part = pl.col("eval") == draw(st.sampled_from(["refusal", "capability"]))
+        first, last = sorted(draw(st.tuples(*[st.integers(0, PROMPTS)] * 2)))
+        place = pl.col("sample").str.slice(1).cast(pl.Int64).is_between(first, last)
+        lost = here & part & place if draw(st.booleans()) else here
+        if draw(st.booleans()):
+            broken = broken.filter(~lost)
+        else:
+            label = draw(st.sampled_from(["unscored", "partial", "degenerate"]))
+            gone = pl.when(lost).then(pl.lit(None)).otherwise(pl.col("value"))
+            value = gone if label == "unscored" else pl.col("value")
+            broken = broken.with_columns(
+                label=pl.when(lost).then(pl.lit(label)).otherwise(pl.col("label")), value=value
+            )
+    return whole, broken, rungs
+
+
+@settings(max_examples=60, deadline=None)
+@given(broken_runs())
+def test_what_is_missing_never_turns_a_verdict_into_its_opposite(run: tuple[pl.DataFrame, pl.DataFrame, list[Rung]]):
+    whole, broken, rungs = run
+    seeds = sorted({rung.seed for rung in rungs if rung.step})
+    words = {entry(table, rungs, seeds=seeds)["verdict"] for table in (whole, broken)}
+    assert words != {"collapses", "holds"}

@@ -383,3 +383,13 @@ def test_shares_near_the_boundary_are_covered(seeds):
             cells = [covered_means(share, spread, seeds, prompts, 1000) for share in (0.02, 0.05, 0.95)]
             print(f"{spread:6} {seeds:6} {prompts:8} ", *(f"{x:5.1f}" for x in cells))
             assert all(93 - monte_carlo(1000) <= x for x in cells)
+
+
+def test_seeds_with_unequal_holes_have_limits_too():
+    """One seed has few answers, all of them losses: its mean weighs as much as that of the seed with all of them."""
+    before, after = np.ones(120), np.ones((2, 120))
+    after[0, 20:] = np.nan
+    after[0, :20] = 0.0
+    found = crossed_difference(before, after, 0.95)
+    assert found.value == -0.5
+    assert -1.0 <= found.low < found.value < found.high <= 1.0
