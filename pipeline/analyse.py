@@ -16,7 +16,7 @@ from pipeline.hierarchical import crossed_difference, crossed_mean, crossed_rati
 from pipeline.points import Collapse, Collapses, CurvePoint, rounded
 from pipeline.records import BASE_RUNG, Dose, Rung
 from pipeline.schema import ReviewConfig
-from pipeline.statistics import BoolArray, FloatArray
+from pipeline.statistics import BoolArray, FloatArray, at_worst
 
 __all__ = ["Collapse", "Collapses", "CurvePoint", "collapses", "curves", "rounded", "to_json"]
 
@@ -46,16 +46,9 @@ class _Table:
         return np.array([rows.get(rung, np.full(self.prompts, np.nan)) for rung in rungs])
 
     def limit(self, which: str, rungs: Iterable[str], base: str) -> FloatArray:
-        """Return `floor` or `ceiling` of some rungs with what is missing at its worst, shape (rungs, prompts).
-
-        A budget ends somewhere in a table, which may be sorted: the prompts that were not reached are no random ones.
-        A rung without any reply stays NaN: it is a seed that is missing, which no interval stands for.
-        """
+        """Return `floor` or `ceiling` of some rungs with what is missing at its worst, shape (rungs, prompts)."""
         table = self.of(which, rungs)
-        asked = ~np.isnan(self.of("floor", [base]))
-        missing = np.isnan(table) & asked & ~np.isnan(table).all(axis=1, keepdims=True)
-        filled: FloatArray = np.where(missing, float(which == "ceiling"), table)
-        return filled
+        return at_worst(table, ~np.isnan(self.of("floor", [base])), float(which == "ceiling"))
 
 
 @dataclass(frozen=True)

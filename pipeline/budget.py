@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pipeline.journal import Journal
 from pipeline.schema import BudgetConfig
 
+UNITS: Final = {"device_seconds": "device-seconds", "usd": "USD", "flops": "FLOPs"}  # of caps, with their words
 Status = Literal["started", "running", "done", "budget", "failed", "interrupted"]
 SECONDS_PER_HOUR = 3600.0
 HEARTBEAT_S = 0.25  # between rows while work is done: the most that a SIGKILL hides, steps being no longer

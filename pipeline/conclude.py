@@ -40,7 +40,8 @@ def analyse(work: Workspace) -> dict[str, Any]:
         UserError: there are no outcomes yet, or they are another judge's, or of fewer replies than there are.
     """
     outcomes = _outcomes(work)
-    _require_all_scored(work, outcomes)
+    if "score" not in work.config.stages:
+        _require_all_scored(work, outcomes)
     judged = judged_evals(work, "refusal")
     bench = _Bench(work, _for_verdict(work), judged, work.ledger.summary(), controls(work))
     points = bench.points(outcomes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.budget import Ledger, caps
+from pipeline.budget import UNITS, Ledger, caps
 from pipeline.schema import BudgetConfig
 
 
@@ -25,12 +25,8 @@ def left(config: BudgetConfig, ledger: Ledger) -> str:
     """Return the budget that is left in words, each cap in its unit."""
     cap, spent = caps(config), ledger.spent()
     parts = [
-        f"{max(0.0, limit - used):,.4g} {unit}"
-        for limit, used, unit in (
-            (cap.device_seconds, spent.device_seconds, "device-seconds"),
-            (cap.usd, spent.usd, "USD"),
-            (cap.flops, spent.flops, "FLOPs"),
-        )
-        if limit != float("inf")
+        f"{max(0.0, getattr(cap, name) - getattr(spent, name)):,.4g} {unit}"
+        for name, unit in UNITS.items()
+        if getattr(cap, name) != float("inf")
     ]
     return " / ".join(parts) + " left" if parts else "no cap"

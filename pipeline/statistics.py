@@ -155,6 +155,17 @@ class PairedBootstrap:
         return min([*interval, *limits]), max([*interval, *limits])
 
 
+def at_worst(table: FloatArray, asked: BoolArray, worst: float) -> FloatArray:
+    """Return a table of shape (rows, prompts) in which prompts that were asked but have no reply count `worst`.
+
+    A budget ends somewhere in a table, which may be sorted: the prompts that were not reached are no random ones.
+    A row without any reply stays NaN: it is a seed that is missing, which no interval stands for.
+    """
+    missing = np.isnan(table) & asked & ~np.isnan(table).all(axis=1, keepdims=True)
+    filled: FloatArray = np.where(missing, worst, table)
+    return filled
+
+
 def _divided(above: FloatArray, below: FloatArray) -> FloatArray:
     """Return above / below, NaN where `below` is 0: a resample that drew no data."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pipeline import wording
+from pipeline.collapse import is_refusing
 from pipeline.evidence import Evidence, doubts, gather
 from pipeline.points import Collapse, Collapses, CurvePoint, rounded
 from pipeline.schema import ReviewConfig
@@ -175,8 +176,8 @@ def _sought(arm: Evidence, points: Sequence[CurvePoint]) -> bool:
     Else there is no data, or nothing to strip: neither is "censored".
     """
     known = {role: {p.step for p in points if p.role == role and p.estimate.n} for role in ("refusal", "capability")}
-    refuses = any(p.estimate.value > arm.review.refusal_threshold for p in arm.refusal(0))
-    return refuses and bool(known["refusal"] & known["capability"])
+    to_strip = any(is_refusing(p.estimate.value, arm.review) for p in arm.refusal(0))
+    return to_strip and bool(known["refusal"] & known["capability"])
 
 
 def _price_range(arm: Evidence) -> dict[str, list[float]] | None:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.budget import UNITS
 from pipeline.collapse import is_lost
 from pipeline.plan.registered import deciding
 from pipeline.points import Collapse, CurvePoint
 from pipeline.records import Estimate
 from pipeline.schema import ReviewConfig
 
-UNITS = {"device_seconds": "device-seconds", "usd": "USD", "flops": "FLOPs"}
 ENDS = {"nan_loss": "a loss that is not a number", "": "no reason given"}
 
 

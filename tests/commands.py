@@ -28,5 +28,5 @@ def run_main(words: Iterable[str], monkeypatch: pytest.MonkeyPatch, capture: Any
     else:
         main()
     said = capture.readouterr()
-    assert "Traceback" not in said.err
+    assert "Traceback" not in said.err, said.err
     return said

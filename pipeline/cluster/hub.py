@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.data.sources import CSV_SUFFIXES, JSONL_SUFFIXES
-from pipeline.errors import UserError
 from pipeline.inspectai import KIND as INSPECT
-from pipeline.schema import Config, SubjectConfig
+from pipeline.judge.server import served_model, told_as
+from pipeline.schema import Config
 from pipeline.subject.subject import ORGANISM, model_folder
 
 
@@ -21,12 +21,8 @@ def fetch_judges(config: Config) -> None:
         return
     for key, judge in {"judge": config.judge, **{f"panel.{name}": one for name, one in config.panel.items()}}.items():
         if judge.llm is not None and judge.llm.serve:
-            llm = judge.llm
-            try:
-                model_folder(SubjectConfig("judge", llm.path or llm.model, llm.revision, llm.dtype))
-            except UserError as error:  # told by the subject's keys
-                said = (text.replace("subject.", f"{key}.llm.") for text in (error.what, error.remedy))
-                raise UserError(*said) from None
+            with told_as(key):
+                model_folder(served_model(judge.llm))
 
 
 def all_is_here(config: Config) -> bool:

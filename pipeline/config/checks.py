@@ -27,9 +27,8 @@ from pipeline.inspectai import INVERTED
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.schema import CONTAMINATION, STAGES, TRACK_MODES, TRACKERS
 from pipeline.schema.serve import DEVICES
-from pipeline.subject.weights import DTYPE_BYTES
+from pipeline.subject.weights import DTYPES
 
-DTYPES: Final = tuple(DTYPE_BYTES)  # of the weights, in training and serving
 PRECISIONS: Final = ("float32", "bfloat16", "float16")  # of the arithmetic in training
 _JUDGED: Final = {"kind": tuple(JUDGES), "llm.measures": MEASURES, "llm.read.format": FORMATS, "llm.dtype": DTYPES}
 # Each key that takes one of a few words, with `*` for any name. A rule of an eval, the judge of a search and what a

@@ -1,12 +1,13 @@
 """Which of the saved rungs are asked for replies: first the coarse ones, then those where refusal falls. Pure.
 
-Saving a rung costs a file, asking it every prompt of every eval. A price needs close rungs only where refusal falls.
-So the rungs at powers of two and the last of each ladder are asked first; then, arm by arm and for all its seeds alike,
-the middle one of those between the last rung before refusal falls (or collapses) and that rung, until none is left
-between them: each doubling of `rungs_per_doubling` costs one rung more. Where refusal falls and rises again between two
-rungs that were asked, that is not seen, as with rungs at powers of two alone. Corrections for many looks count every
-saved rung, since any of them might have been asked; the worst rung is picked from those that are asked whatever the
-replies say, since its held-out prompts choose the others, too (`pipeline.inference.picked`).
+Saving a rung costs a file, asking it every prompt of every eval. A price needs close rungs only where refusal falls. So
+the rungs at powers of two and the last of each ladder are asked first; then, arm by arm and for all its seeds alike,
+the middle one of those between the last rung before refusal falls (or collapses, or may have collapsed before ability
+was lost) and that rung, until none is left between them: each doubling of `rungs_per_doubling` costs one rung more.
+Where refusal falls and rises again between two rungs that were asked, that is not seen, as with rungs at powers of two
+alone. Corrections for many looks count every saved rung, since any of them might have been asked; the worst rung is
+picked from those that are asked whatever the replies say, since its held-out prompts choose the others, too
+(`pipeline.inference.picked`).
 
 What is asked next follows from the proofs and replies that are there, so nothing else is recorded: after a kill the
 same rungs are chosen. Judge and thresholds are those of the command that generates.
@@ -18,7 +19,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.collapse import is_lost
+from pipeline.collapse import is_lost, unseen
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.points import Collapses, CurvePoint
 from pipeline.records import Rung
@@ -72,7 +73,8 @@ def asked_of(rungs: Sequence[Rung], rule: str, answered: Collection[str] = ()) -
 def brackets(points: Sequence[CurvePoint], found: Collapses, review: ReviewConfig) -> Brackets:
     """Return between which asked steps refusal first falls to the threshold, and where it collapses, if not there.
 
-    A fall at which ability is lost is no collapse, but a rung before it may be one.
+    A fall at which ability is lost is no collapse, but a rung before it may be one; so may one before a rung at which
+    ability is lost and refusal is not sure to stand, which would leave the verdict open.
     """
     places: dict[Key, set[tuple[int, int]]] = {
         key: {(one.after_step, one.step)} for key, one in found.items() if one is not None
@@ -87,7 +89,17 @@ def brackets(points: Sequence[CurvePoint], found: Collapses, review: ReviewConfi
         if True in fallen and not fallen[0]:
             place = fallen.index(True)
             places.setdefault(key, set()).add((steps[place - 1], steps[place]))
-    return places
+    for key, curve in _by_step(points).items():
+        places.setdefault(key, set()).update((low, high) for low, high, _ in unseen(curve, review))
+    return {key: found_places for key, found_places in places.items() if found_places}
+
+
+def _by_step(points: Iterable[CurvePoint]) -> dict[Key, dict[int, list[CurvePoint]]]:
+    curves: dict[Key, dict[int, list[CurvePoint]]] = {}
+    for point in points:
+        if not point.kind:
+            curves.setdefault((point.arm, point.seed), {}).setdefault(point.step, []).append(point)
+    return curves
 
 
 def further(rungs: Sequence[Rung], asked: Collection[str], found: Brackets) -> set[str]:
@@ -117,8 +129,8 @@ def further(rungs: Sequence[Rung], asked: Collection[str], found: Brackets) -> s
 def most(steps: Sequence[int], seeds: int) -> int:
     """Return how many rungs of a ladder are asked at most, for the plan's estimate.
 
-    Each seed and the pooled curve may fall between other rungs, and collapse between others again; halving n open
-    rungs takes `n.bit_length()`.
+    Each seed and the pooled curve may fall between other rungs, collapse between others again, and lose ability between
+    yet others; halving n open rungs takes `n.bit_length()`.
 
     >>> most([1, 2, 3, 4, 5, 6, 7, 8], seeds=1)
     8
@@ -127,7 +139,7 @@ def most(steps: Sequence[int], seeds: int) -> int:
     """
     base = coarse(steps)
     gaps = [sum(low < step < high for step in steps) for low, high in itertools.pairwise([0, *base])]
-    return min(len(steps), len(base) + 2 * (seeds + 1) * max(gaps, default=0).bit_length())
+    return min(len(steps), len(base) + 3 * (seeds + 1) * max(gaps, default=0).bit_length())
 
 
 def summary(rungs: Sequence[Rung], asked: Collection[str], found: Brackets) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import polars as pl
 from evals.base import Metric
 from pipeline.analyse import scored
 from pipeline.records import BASE_RUNG, Rung
-from pipeline.statistics import FloatArray
+from pipeline.statistics import BoolArray, FloatArray, at_worst
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,8 @@ class Ladders:
         NaN where rung 0 has no reply either.
         """
         found = _over_draws(self.most[self._rows(arm, step)])
-        asked = ~np.isnan(self.most[self._rows(arm, 0)]).all(axis=(0, 2))
-        filled: FloatArray = np.where(np.isnan(found) & asked, 1.0, found)
-        return filled
+        asked: BoolArray = np.asarray(~np.isnan(self.most[self._rows(arm, 0)]).all(axis=(0, 2)))
+        return at_worst(found, asked, 1.0)
 
 
 def _over_draws(replies: FloatArray) -> FloatArray:

@@ -30,6 +30,25 @@ class _Weights:
     dtype: str
 
 
+def served_model(config: LlmJudgeConfig) -> SubjectConfig:
+    """Return the weights of a judge that Holdfast serves, in the words in which a subject's are loaded."""
+    return SubjectConfig("judge", config.path or config.model, config.revision, config.dtype)
+
+
+@contextmanager
+def told_as(key: str) -> Iterator[None]:
+    """Tell faults of a judge's weights by the judge's keys, which are below `key` (`judge`, `panel.NAME`).
+
+    Raises:
+        UserError: as it was raised, with `KEY.llm.` for `subject.`.
+    """
+    try:
+        yield
+    except UserError as error:
+        said = (text.replace("subject.", f"{key}.llm.") for text in (error.what, error.remedy))
+        raise UserError(*said) from None
+
+
 class JudgeServer:
     """Serves the weights of one judge when they are first asked; another judge's server then ends, and at exit all do.
 
@@ -61,8 +80,8 @@ class JudgeServer:
             extra_args=[],
         )
         self._timeout_s = config.timeout_s
-        self._model = SubjectConfig("judge", config.path or config.model, config.revision, config.dtype)
-        with _as_judge():
+        self._model = served_model(config)
+        with told_as("judge"):
             # Another precision rounds otherwise, and a question that does not fit is unscored.
             self.weights = digest([identity(self._model), config.dtype, config.max_model_len])
         self.log = user_cache() / "logs" / f"judge-{self.weights[:12]}.log"
@@ -99,7 +118,7 @@ class JudgeServer:
             JudgeServer._running = None
 
     def _started(self) -> Server:
-        with _as_judge(), unsealed():
+        with told_as("judge"), unsealed():
             folder = model_folder(self._model)
         self._check_tokenizer(folder)
         self.log.unlink(missing_ok=True)
@@ -134,13 +153,3 @@ class JudgeServer:
 
 def _uncounted() -> None:
     """Nothing waits for a beat."""
-
-
-@contextmanager
-def _as_judge() -> Iterator[None]:
-    """Tell faults of the judge's weights by the judge's keys."""
-    try:
-        yield
-    except UserError as error:
-        said = (error.what.replace("subject.", "judge.llm."), error.remedy.replace("subject.", "judge.llm."))
-        raise UserError(*said) from None

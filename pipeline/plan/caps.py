@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from pipeline.budget import price
+from pipeline.budget import UNITS, price
 from pipeline.schema import BudgetConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-UNITS: Final = {"device_seconds": "device-seconds", "usd": "USD", "flops": "FLOPs"}
 
 
 def over_caps(plan: Mapping[str, Any]) -> list[str]:

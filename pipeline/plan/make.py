@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.arms.base import Task, rungs_of
-from pipeline.budget import Caps, inference_flops, price, training_flops
+from pipeline.budget import UNITS, Caps, inference_flops, price, training_flops
 from pipeline.data.variants import base_name
 from pipeline.errors import UserError
 from pipeline.generate.asked import ALL, most, rule_of
@@ -155,7 +155,7 @@ def _check_budget(config: Config, estimate: Mapping[str, Any]) -> None:
     searches = [name for name, arm in config.arms.items() if arm.sweep is not None]
     planned += [(f"the search of arm {name}", search_budget.search_caps(config, name)) for name in searches]
     for who, share in planned:
-        for name, unit in (("device_seconds", "device-seconds"), ("usd", "USD"), ("flops", "FLOPs")):
+        for name, unit in UNITS.items():
             if getattr(share, name) < getattr(need, name):
                 raise UserError(
                     f"budget.{name}: {who} may use {getattr(share, name):.3g} {unit} "

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from pipeline.budget import devices_held
+from pipeline.budget import UNITS, devices_held
 from pipeline.config.review import PARTIES
 from pipeline.data.variants import MARK
 from pipeline.generate.asked import AROUND, coarse, rule_of
 from pipeline.inference.power import detectable_paired
 from pipeline.inference.smallest import POWER
-from pipeline.plan.caps import UNITS, over_caps
+from pipeline.plan.caps import over_caps
 from pipeline.plan.make import at_most
 from pipeline.plan.registered import post_hoc_words
 from pipeline.schema import BudgetConfig

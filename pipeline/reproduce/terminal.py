@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.budget import UNITS
 from pipeline.reproduce.differs import EXACTLY, NOT, WITHIN
 from pipeline.reproduce.environment import Difference, Severity, worst
 from pipeline.reproduce.source import Source
@@ -24,7 +25,6 @@ _SEVERE: Final = {
     Severity.RESULTS: "yellow",
     Severity.INSTRUMENT: "bold red",
 }
-_UNITS: Final = {"device_seconds": "device-seconds", "flops": "FLOPs", "usd": "USD"}
 
 
 def print_before(source: Source, output: Path, found: Sequence[Difference], console: Console) -> None:
@@ -63,7 +63,7 @@ def print_reproduction(made: Mapping[str, Any], console: Console) -> None:
     table.add_row("collapse", f"{len(rows)} arms and seeds", str(sum(not row["same"] for row in rows)))
     table.add_row("verdict", made["verdict"]["run"], made["verdict"]["again"])
     console.print(table)
-    spent = [f"{both['ratio']:.3g} x {_UNITS[unit]}" for unit, both in made["spent"].items() if both["ratio"]]
+    spent = [f"{both['ratio']:.3g} x {UNITS[unit]}" for unit, both in made["spent"].items() if both["ratio"]]
     console.print(Text(f"  spent, in units of the run's: {', '.join(spent) or 'not known'}", style="dim"))
     for arm, units in made["price"].items():
         ratio = units["flops"]["ratio"]

@@ -19,11 +19,10 @@ from pipeline.subject.chat_date import hold_still
 from pipeline.subject.digests import folder_sha256
 from pipeline.subject.kind import require_trainable
 from pipeline.subject.placement import placement, require_on_devices
-from pipeline.subject.weights import DTYPE_BYTES, held_parameters, matmul_parameters
+from pipeline.subject.weights import DTYPES, held_parameters, matmul_parameters
 
 ORGANISM = "organism:"
 TINY = 50_000_000  # parameters: below, a CPU's operators are too short to share among threads
-DTYPES = tuple(DTYPE_BYTES)
 # Not the judge's own: who judges must not change what is trained.
 _TAGS = parse_tags(REASONING_TAGS)
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pipeline.errors import UserError
 
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPES: Final = tuple(DTYPE_BYTES)  # of the weights, in training and serving
 # How many experts a layer has, and how many of them a token is sent to, by the names of several architectures.
 _EXPERTS: Final = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _ACTIVE: Final = (

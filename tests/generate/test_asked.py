@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def test_refusal_falls_between_asked_rungs_whatever_ability_does(
     ]
     review = ReviewConfig()
     assert brackets(points, collapses(points, review), review).get(("a", 0), set()) == expected
+
+
+def test_closer_rungs_are_asked_where_refusal_may_have_fallen_before_ability_was_lost() -> None:
+    at8 = replace(point(8, "refusal", 0.1), low_if_unscored=0.03)  # not fallen, and not sure to stand
+    points = [*(point(step, "refusal", 1.0) for step in (0, 2, 4)), at8]
+    points += [point(step, "capability", 1.0) for step in (0, 2, 4)]
+    points += [replace(point(8, "capability", 0.2), retention_high_if_unscored=0.3)]
+    review = ReviewConfig()
+    assert brackets(points, collapses(points, review), review) == {("a", 0): {(4, 8)}}
+    stands = [replace(p, low_if_unscored=0.08) if p is at8 else p for p in points]
+    assert brackets(stands, collapses(stands, review), review) == {}
 
 
 @given(
