@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def review(config: Config) -> None:
     """Run the chosen stages of one review; train and generate go on where they were cut off, the rest is redone."""
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120, markup=False)  # [a] in a name is a name
     if config.stages[0] in ALONE:
         return ALONE[config.stages[0]](config, console, run)  # judge a file, compare or reproduce runs, ...
     from pipeline.cluster.job import start

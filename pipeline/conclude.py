@@ -186,9 +186,9 @@ def report(work: Workspace, tracker: Tracker) -> None:
     drawn = figures(run) if work.config.track.kind != "none" else {}
     for task in work.plan["tasks"]:
         tracker.summary(task["arm"], task["seed"], _summary(verdict, task["arm"], task["seed"]), drawn)
-    work.console.print(f"\nThe report: {folder.report}", soft_wrap=True)
+    work.console.print(f"\nThe report: {folder.report}", soft_wrap=True, highlight=False)
     if run.examples is not None:
-        work.console.print("[yellow]It holds text of prompts and replies[/] (report.include_text=true).")
+        work.console.print("It holds text of prompts and replies (report.include_text=true).", style="yellow")
 
 
 def _for_verdict(work: Workspace) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def read_outcomes(path: Path) -> tuple[pl.DataFrame, Scoring]:
     if not path.exists():
         raise UserError(f"{path} is missing", "run the score stage first, e.g. stages=[score,analyse,report]")
     try:
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)  # a folder may be named `[team]`
         entry: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_ENTRY])
         scoring = Scoring(entry["judge"], entry["version"], tuple(entry["reasoning"]), entry["measures"])
     except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:

@@ -12,11 +12,11 @@ from pipeline.schema import BudgetConfig
 def bar_for(console: Console) -> Progress:
     """Return a progress bar; its tasks need the fields `what` and `left`."""
     return Progress(
-        TextColumn("{task.description:<9}"),
+        TextColumn("{task.description:<9}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[what]}  {task.fields[left]}"),
+        TextColumn("{task.fields[what]}  {task.fields[left]}", style="dim", markup=False),
         console=console,
     )
 

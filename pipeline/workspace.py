@@ -225,7 +225,9 @@ class Workspace:
         if self.post_hoc:
             what = ", ".join(self.post_hoc)
             self.console.print(
-                f"[yellow]Post hoc, not as registered in plan.json, which stays as it is:[/] {what}", highlight=False
+                f"Post hoc, not as registered in plan.json, which stays as it is: {what}",
+                style="yellow",
+                highlight=False,
             )
 
     def require_run(self) -> None:

@@ -107,7 +107,7 @@ def require_trained(work: Workspace) -> None:
     devices = {task: ", ".join(word.get("devices", ())) for task, word in said.items()}
     if len(set(devices.values())) > 1:
         on = "; ".join(f"{task} on {device or 'no GPU'}" for task, device in devices.items())
-        work.console.print(f"[yellow]The tasks trained on different devices:[/] {on}", highlight=False)
+        work.console.print(f"The tasks trained on different devices: {on}", style="yellow", highlight=False)
 
 
 def _standing(folder: RunFolder, task: str, word: dict[str, Any]) -> str:

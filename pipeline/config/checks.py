@@ -22,6 +22,7 @@ from pipeline.config.gpu import gpu_faults
 from pipeline.config.numbers import number_faults, values_at
 from pipeline.config.review import price_faults, reproduce_faults, review_faults
 from pipeline.config.sweep import sweep_faults
+from pipeline.config.texts import text_faults
 from pipeline.generate.asked import RUNG_RULES
 from pipeline.inspectai import INVERTED
 from pipeline.inspectai import KIND as INSPECT
@@ -181,6 +182,7 @@ def _arm_faults(key: str, arm: Any, tables: set[str]) -> Iterator[str]:
 
 
 CHECKS: Final = (
+    text_faults,
     _word_faults,
     _eval_faults,
     _inspect_faults,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from omegaconf import DictConfig
+
+_LONGEST_DAYS: Final = 36_500  # a date beyond it may be none
 
 
 def contain_faults(raw: DictConfig) -> Iterator[str]:
     """Yield each fault as "key: what is wrong"."""
     contain = raw.contain
-    if not contain.retention_days >= 0:
-        yield f"contain.retention_days: {contain.retention_days} must be 0 or more days"
+    if not 0 <= contain.retention_days <= _LONGEST_DAYS:
+        yield f"contain.retention_days: {contain.retention_days} must be 0 to {_LONGEST_DAYS:,} days"
     if contain.recipients is not None and not contain.keep:
         yield "contain.recipients: only contain.keep=true reads it"
     if "purge" not in raw.stages:

@@ -8,6 +8,9 @@ its texts a run can't be judged again; it can still be analysed, reported and co
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -101,11 +104,8 @@ def _purge(folder: RunFolder) -> dict[str, int]:
     """
     bare = folder.root / "purged"
     left: list[str] = []
-    for path in sorted(folder.replies.glob("*.jsonl")):
-        rows: list[dict[str, Any]] = [
-            {key: value for key, value in row.items() if key not in _TEXTS} for row in Journal(path).rows()
-        ]
-        write_atomic(bare / path.name, b"".join(canonical(row) + b"\n" for row in rows))
+    for path in sorted(path for path in folder.replies.glob("*.jsonl") if path.is_file()):
+        write_atomic(bare / path.name, b"".join(canonical(row) + b"\n" for row in _without_text(path)))
         left += _remove(path)
     count = sum(1 for path in bare.glob("*.jsonl") for _ in Journal(path).rows())
     replies, logs, inspect, exported, slurm = _places(folder)
@@ -121,6 +121,13 @@ def _purge(folder: RunFolder) -> dict[str, int]:
             "remove them by hand or mend their permissions, then run the same command again: it finishes the purge",
         )
     return {"replies": count, "inspect_logs": len(tasks), "reports": int(shown)}
+
+
+def _without_text(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of replies without their texts. A damaged line, which holds text too, has none."""
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(ValueError, AttributeError):
+            yield {key: value for key, value in json.loads(line).items() if key not in _TEXTS}
 
 
 def _places(folder: RunFolder) -> tuple[Path, ...]:

@@ -65,7 +65,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
         attempt.detail = "complete" if complete else "budget"
     if not complete:
         work.console.print(
-            "[yellow]The budget ended before every reply was generated; what is missing is reported as such."
+            "The budget ended before every reply was generated; what is missing is reported as such.", style="yellow"
         )
     _contain(work, rungs)
 

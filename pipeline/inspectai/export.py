@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import polars as pl
 
 from evals.base import EvalSpec, Metric, Outcome, Sample
 from pipeline.contain import require_replies
+from pipeline.files import write_atomic
 from pipeline.generate.matrix import read_replies
 from pipeline.hierarchical import crossed_mean
 from pipeline.inspectai.process import require_inspect
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalScore
 
 WITHHELD: Final = "(withheld)"
+_SALT_BYTES: Final = 32
 _NUMBERS: Final = ("label", "value", "probability")
 
 
@@ -103,10 +104,12 @@ def _parts(work: Workspace) -> Iterator[_Part]:
 
 
 def _salt(path: Path) -> bytes:
-    """Return the run's salt, made at the first export: the same text has the same hash in all logs of a run."""
-    if not path.exists():
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(32))
+    """Return the run's salt, made at the first export: the same text has the same hash in all logs of a run.
+
+    One that is shorter, as an older Holdfast's kill or full disk left it, would let the texts be guessed: made anew.
+    """
+    if not path.exists() or len(path.read_bytes()) < _SALT_BYTES:
+        write_atomic(path, secrets.token_bytes(_SALT_BYTES), private=True)
     return path.read_bytes()
 
 

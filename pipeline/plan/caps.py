@@ -44,4 +44,4 @@ def _over(unit: str, wanted: float, room: float, part: str, comes: str) -> str:
 def tell_over_caps(plan: Mapping[str, Any], console: Console) -> None:
     """Print what `over_caps` finds."""
     for line in over_caps(plan):
-        console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
+        console.print(line, style="yellow", highlight=False, soft_wrap=True)

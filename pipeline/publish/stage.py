@@ -105,7 +105,7 @@ def _say(console: Console, runs: Sequence[Expected], empty: Sequence[Path]) -> N
     if online:
         console.print(f"{len(online)} of the pieces went to W&B while they were written: not sent again")
     for folder in empty:
-        console.print(f"[yellow]Passed over, holds no run:[/] {folder}", soft_wrap=True, highlight=False)
+        console.print(f"Passed over, holds no run: {folder}", style="yellow", soft_wrap=True, highlight=False)
 
 
 def _bring(work: Workspace, server: Server, target: Target, runs: Sequence[Expected]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +64,8 @@ def _value(key: str, value: Any, conf: Path) -> Any:
         nested = {part: nested}
     kept: Any = redacted(nested)
     for part in (*above, last):
+        if not isinstance(kept, Mapping):  # redacted as a whole, by a name above
+            return REDACTED
         kept = kept[part]
     return kept
 

@@ -33,9 +33,13 @@ def print_before(source: Source, output: Path, found: Sequence[Difference], cons
     console.print(f"run       {source.folder.root.name}, plan {plan['plan_sha256'][:8]}, inputs as they were")
     console.print(f"again in  {output}", soft_wrap=True, highlight=False)
     if source.record is None:
-        console.print("[yellow]It has no reproduce.json (an older Holdfast made it): its files are not vouched for.")
+        console.print(
+            "It has no reproduce.json (an older Holdfast made it): its files are not vouched for.", style="yellow"
+        )
     if source.results.points is None:
-        console.print("[yellow]Its replies are not there: digests of them stand in, which cannot say how much differs.")
+        console.print(
+            "Its replies are not there: digests of them stand in, which cannot say how much differs.", style="yellow"
+        )
     if not found:
         console.print("environment  the same in all that is recorded")
         return

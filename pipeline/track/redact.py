@@ -36,7 +36,11 @@ _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]{0,63}")
 _HEX: Final = re.compile(r"[0-9a-f]{7,64}")
 _VERSION: Final = re.compile(r"v?\d+(\.\d+)*[A-Za-z0-9.+-]{0,24}")
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_PATH: Final = re.compile(r"(?<![\w<>/.~-])(?:file:/|~[\w.-]*/|\.{0,2}/|[A-Za-z]:\\)[^\s'\",;<>]+")
+# A path, with a word after a space where a slash follows it: folders have names such as "Jane Doe".
+_PATH: Final = re.compile(
+    r"(?<![\w<>/.~-])(?:file:/|~[\w.-]*/|\.{0,2}/|[A-Za-z]:\\|\\\\)[^\s'\",;<>]+"
+    r"(?: [^\s'\",;<>/\\~]+[/\\][^\s'\",;<>]*)*"
+)
 _KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@/%+-]{0,95}")
 _TOKEN_IDS: Final = re.compile(r"(^|_)(token_ids|input_ids|prompt_ids|ids)$")
 _LONGEST_LIST: Final = 64

@@ -54,6 +54,8 @@ def given(key: str, value: object) -> str:
         ("arms.compliance.lora.dropout=1", "1 must be at least 0 and below 1"),
         ("price.mfu='40'", "40 must be above 0 and at most 1"),
         ("review.near_copy=nan", "nan must be above 0 and at most 1"),
+        ("subject.name='a\x1b[31mb'", "holds U+001B, which a terminal or a page acts on; leave it out"),
+        ("review.owner='a\u202eb'", "holds U+202E, which a terminal or a page acts on; leave it out"),
     ],
 )
 def test_a_choice_that_a_run_would_meet_late_is_told(override: str, fault: str) -> None:

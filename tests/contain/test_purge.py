@@ -125,6 +125,16 @@ def test_texts_stay_until_their_period_is_over(folder: Path, run: Run) -> None:
     assert not set(texts(folder)) - {"plan.json"}
 
 
+def test_a_damaged_file_of_replies_is_purged_too(folder: Path, run: Run) -> None:
+    path = sorted(folder.glob("replies/*.jsonl"))[0]
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], '{"reply": "half a li', "[1]", *lines[3:]]) + "\n")
+    (folder / "replies" / "a_folder.jsonl").mkdir()
+    run("stages=[purge]", f"contain.run={folder}", "contain.now=true")
+    assert not (folder / "replies").exists()
+    assert len((folder / "purged" / path.name).read_text().splitlines()) == len(lines)
+
+
 def test_a_purge_that_was_cut_off_is_finished_by_the_same_command(folder: Path, run: Run) -> None:
     whole = sum(len(path.read_text().splitlines()) for path in folder.glob("replies/*.jsonl"))
     first = sorted(folder.glob("replies/*.jsonl"))[0]
@@ -260,6 +270,8 @@ def test_a_run_that_another_command_holds_is_left_alone(folder: Path, run: Run) 
         (["contain.now=true"], "contain.now: only stages=[purge] reads it"),
         (["stages=[purge,report]", "contain.run=x"], "purge stands alone"),
         (["contain.retention_days=-1"], "contain.retention_days"),
+        (["contain.retention_days=inf"], "contain.retention_days"),
+        (["contain.retention_days=3000000"], "contain.retention_days"),
         (["contain.recipients=keys"], "only contain.keep=true reads it"),
     ],
 )

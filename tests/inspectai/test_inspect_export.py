@@ -129,6 +129,10 @@ def test_a_hash_cannot_be_guessed_from_the_text_alone_and_is_the_same_in_all_log
     assert os.stat(salt).st_mode & 0o777 == 0o600
     export()
     assert load_log(tmp_path, "base__refusal").samples[0].output.completion == first
+    salt.write_bytes(b"")  # as a full disk left it: texts would be found by guessing
+    export()
+    assert len(salt.read_bytes()) == 32
+    assert load_log(tmp_path, "base__refusal").samples[0].output.completion != first
 
 
 def test_text_is_written_when_asked_for_and_taken_away_by_the_next_export(export: Run, tmp_path: Path) -> None:

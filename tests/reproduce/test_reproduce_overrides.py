@@ -35,6 +35,7 @@ from pipeline.reproduce.overrides import shown
         ("~data.benign", "~data.benign"),
         ("+data.extra.path=x.jsonl", "data.extra.path=redacted"),
         ("+reproduce.change.subject.path=/models/m", "reproduce.change.subject.path=redacted"),
+        ("+data.member_ids.path=x.jsonl", "data.member_ids.path=redacted"),
     ],
 )
 def test_known_words(word: str, wanted: str) -> None:

@@ -58,6 +58,13 @@ def test_a_path_inside_a_threat_is_cut_out() -> None:
     assert kept == f"someone with {REDACTED} and {REDACTED} and 1/2 of a GPU"
 
 
+@pytest.mark.parametrize(
+    "path", ["/home/Jane Doe/secret project/model", "\\\\server\\a share\\model", "C:\\Users\\Jane Doe\\model"]
+)
+def test_a_path_with_spaces_or_of_a_share_is_cut_out_whole(path: str) -> None:
+    assert redacted({"threat": f"who has {path}, and time"})["threat"] == f"who has {REDACTED}, and time"
+
+
 def test_token_ids_and_long_lists_do_not_pass() -> None:
     kept = redacted({"canary": {"token_ids": [5, 6, 7]}, "weights": list(range(1000))})
     assert kept == {"canary": {"token_ids": REDACTED}, "weights": REDACTED}
