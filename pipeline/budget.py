@@ -230,7 +230,7 @@ class Ledger:
         """Return the sum over the attempts that match; None matches all."""
         rows = [
             row
-            for row in self._attempts.values()
+            for row in self.attempts()
             if stage in (None, row["stage"]) and arm in (None, row["arm"]) and seed in (None, row["seed"])
         ]
         seconds = sum(row["device_seconds"] for row in rows)
@@ -243,12 +243,14 @@ class Ledger:
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return every attempt by its last row, in the order in which they began."""
-        return [dict(row) for row in self._attempts.values()]
+        with self._writing:
+            return [dict(row) for row in self._attempts.values()]
 
     def ending(self, stage: str, arm: str, seed: int) -> str | None:
         """Return why a piece of work ended (the `detail` of its last attempt), None while that is unfinished."""
-        rows = [row for key, row in self._attempts.items() if key[:3] == (stage, arm, seed)]
-        return str(rows[-1].get("detail", "")) if rows and rows[-1]["status"] == "done" else None
+        mine = [row for row in self.attempts() if attempt_key(row)[:3] == (stage, arm, seed)]
+        last = max(mine, key=lambda row: int(row["attempt"]), default={"status": "started"})
+        return str(last.get("detail", "")) if last["status"] == "done" else None
 
     def number(self, stage: str, arm: str, seed: int) -> int:
         """Return the number of the next attempt at a piece of work, from 1."""
@@ -257,7 +259,7 @@ class Ledger:
     def summary(self) -> dict[str, Any]:
         """Return caps and spending for `verdict.json` and the report."""
         total, cap = self.spent(), caps(self.config)
-        rows = self._attempts.values()
+        rows = self.attempts()
 
         def pair(limit: float, spent: float) -> dict[str, float | None]:
             return {
@@ -308,6 +310,9 @@ def _merged(
             began.setdefault(attempt_key(row), row["at"])
             last[attempt_key(row)] = row
     closed = {key: _interrupted(row, config) if row["status"] in OPEN else row for key, row in last.items()}
+    for key in sorted(closed):  # a later attempt at the same work began later, whatever the clock of its node said
+        before = began.get((*key[:3], key[3] - 1))
+        began[key] = began[key] if before is None else max(began[key], before)
     return {key: own.get(key, closed[key]) for key in sorted(closed, key=lambda key: (began[key], key))}
 
 

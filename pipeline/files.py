@@ -109,7 +109,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "run the stage that writes it first, e.g. without stages=[…]") from None
-    except ValueError as error:
+    except (ValueError, IsADirectoryError) as error:
         raise UserError(f"{path} is damaged: {error}", "delete it and run the same command again") from None
 
 

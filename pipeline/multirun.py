@@ -11,15 +11,21 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Final
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 import pipeline
+from pipeline.alone import ALONE
 from pipeline.config.compose import load
 from pipeline.errors import EXIT_INSTRUMENT, UserError
+from pipeline.files import digest
+from pipeline.plan.digests import digested_config, reply_config
+from pipeline.schema import Config
 
 FLAGS: Final = ("-m", "--multirun")
 _PLUGINS: Final = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep")
@@ -61,12 +67,18 @@ def multirun(arguments: Sequence[str]) -> int:
     """Check every run, then run each; return the largest exit code: 0 only where all ended with 0.
 
     Raises:
-        UserError: some configuration has a fault, or two runs would share an explicit folder; nothing was run.
+        UserError: some configuration has a fault, or two runs would share a folder; nothing was run.
     """
     planned = jobs(arguments)
-    folders = [folder for job in planned if (folder := load(job).run.dir) is not None]
-    if len(set(folders)) != len(folders):
-        raise UserError("run.dir: several runs would share one folder", "leave run.dir unset: each finds its own")
+    seen: dict[str, int] = {}
+    for place, job in enumerate(planned, start=1):
+        config = load(job)
+        if config.stages[0] not in ALONE and (first := seen.setdefault(_folder(config), place)) != place:
+            raise UserError(
+                f"-m: runs {first} and {place} would share one folder: what differs between them changes no reply",
+                "give each a folder by hand, in a command of its own with run.dir=FOLDER; or read the replies of one "
+                "run by several judges with panel=; nothing was run",
+            )
     codes = []
     for place, job in enumerate(planned, start=1):
         print(f"holdfast: run {place} of {len(planned)}: {' '.join(job)}", file=sys.stderr, flush=True)
@@ -74,6 +86,17 @@ def multirun(arguments: Sequence[str]) -> int:
     ended = ", ".join(f"run {place}: {code}" for place, code in enumerate(codes, start=1))
     print(f"holdfast: {len(codes)} runs, exit codes: {ended}", file=sys.stderr)
     return max(codes)
+
+
+def _folder(config: Config) -> str:
+    """Return what tells the folder of a run from that of every other, before anything is read or hashed."""
+    run = config.run
+    if run.dir:
+        return str(Path(run.dir).expanduser().resolve())
+    resolved = asdict(config)
+    names = {key: resolved[key] for key in ("data", "evals", "subject")}  # what is digested by its content: by name
+    root = Path(run.root).expanduser().resolve()
+    return digest([str(root), config.name, reply_config(digested_config(resolved)), names])
 
 
 def itself() -> list[str]:

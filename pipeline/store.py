@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,6 +18,10 @@ from pipeline.files import flock, force
 from pipeline.journal import TASKS, Journal, SharedJournal
 
 LOCK_POLL_S: Final = 1.0
+_BEFORE_A_PLAN: Final = re.compile(
+    r"\.lock|\..*\.partial|\.nfs\w+|\.DS_Store"
+)  # in the folder of a run that just began
+_SHOWN: Final = 5
 log = logging.getLogger(__name__)
 
 
@@ -86,8 +91,25 @@ class RunFolder:
         with self.undisturbed() if self.task else nullcontext(), self._locked():
             yield
 
+    def _require_own(self) -> None:
+        """Refuse a folder with files of somebody else: what a run strips, and its texts, are destroyed by their place.
+
+        Raises:
+            UserError: it has some, and no plan.json.
+        """
+        if self.plan.exists() or not self.root.is_dir():
+            return
+        others = sorted(path.name for path in self.root.iterdir() if not _BEFORE_A_PLAN.fullmatch(path.name))
+        if others:
+            more = ", …" if len(others) > _SHOWN else ""
+            raise UserError(
+                f"run.dir: {self.root} is no run folder: it has {', '.join(others[:_SHOWN])}{more} and no plan.json",
+                "name a new folder or an empty one; nothing was changed",
+            )
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        self._require_own()
         try:
             self.own.mkdir(parents=True, exist_ok=True)
             for texts in (self.replies, self.logs):  # an earlier Holdfast left them to be read by all
@@ -123,6 +145,20 @@ class RunFolder:
             return
         with lock.open() as file:
             self._hold(file, fcntl.LOCK_SH, self.root)
+            yield
+
+    @contextmanager
+    def submitting(self) -> Iterator[None]:
+        """Keep a second command from submitting jobs of this run; those that work in it are let be.
+
+        Raises:
+            UserError: another submits, or the file system gives no locks.
+        """
+        place = self.jobs.parent
+        place.mkdir(0o700, exist_ok=True)
+        place.chmod(0o700)  # of the jobs' logs, too: the end of a server's log may quote prompts
+        with (place / ".lock").open("w") as lock:
+            self._hold(lock, fcntl.LOCK_EX, place)
             yield
 
     def _hold(self, file: IO[Any], operation: int, folder: Path) -> None:

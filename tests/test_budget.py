@@ -224,6 +224,22 @@ def test_ending_is_the_detail_of_the_attempt_that_was_done(tmp_path: Path) -> No
     assert Ledger(tmp_path / "ledger.jsonl", NO_PRICE, "cpu").ending("train", "a", 0) == "nan_loss"
 
 
+def test_the_last_attempt_counts_whatever_the_clock_of_the_first_ones_node_said(tmp_path: Path) -> None:
+    """A task that was paused on a node whose clock runs ahead, and ended on another."""
+    task, run = (tmp_path / name for name in ("task.jsonl", "run.jsonl"))
+    with Ledger(task, NO_PRICE, "cpu").attempt("train", "a", 0):
+        pass
+    ahead = [row | {"at": row["at"] + 600, "detail": "paused"} for row in rows(task)]
+    task.write_text("".join(json.dumps(row) + "\n" for row in ahead))
+    with Ledger(task, NO_PRICE, "cpu").attempt("train", "a", 0) as attempt:
+        attempt.detail = "max_steps"
+    with Ledger(run, NO_PRICE, "cpu").attempt("generate"):
+        pass
+    seen = Ledger(run, NO_PRICE, "cpu", [task])
+    assert seen.ending("train", "a", 0) == "max_steps"
+    assert [row["attempt"] for row in seen.attempts() if row["stage"] == "train"] == [1, 2]
+
+
 def test_sigkill_leaves_what_was_spent_and_the_attempt_is_closed_as_interrupted(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     code = (

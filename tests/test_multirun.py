@@ -67,9 +67,20 @@ def test_a_fault_in_any_run_ends_the_command_before_the_first(
     assert (said.out, list(tmp_path.iterdir())) == ("", [])
 
 
-def test_runs_that_would_share_a_folder_are_refused() -> None:
-    with pytest.raises(UserError, match=r"run\.dir: several runs would share one folder"):
-        multirun(["-m", "experiment=smoke", "run.dir=here", "seeds=[0],[1]"])
+@pytest.mark.parametrize(
+    "swept",
+    [
+        ("run.dir=here", "seeds=[0],[1]"),
+        ("run.dir=here,here/",),
+        ("review.refusal_threshold=0.05,0.5",),
+        ("judge=pattern,local",),
+        ("serve.max_loras=2,4",),
+    ],
+)
+def test_runs_that_would_share_a_folder_are_refused(swept: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="runs 1 and 2 would share one folder") as caught:
+        multirun(["-m", "experiment=smoke", *swept])
+    assert "panel=" in caught.value.remedy
 
 
 def test_two_runs_by_one_command_each_find_their_folder_and_the_worst_exit_code_counts(

@@ -162,6 +162,11 @@ def test_json_files_refuse_nan_and_are_sorted(tmp_path: Path) -> None:
     assert read_json(path) == {"a": [1.5], "b": None}
 
 
+def test_a_folder_in_the_place_of_json_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is damaged"):
+        read_json(tmp_path)
+
+
 def test_missing_and_damaged_json_are_told_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing") as missing:
         read_json(tmp_path / "plan.json")
@@ -249,8 +254,30 @@ def test_run_folder_below_a_file_is_told(tmp_path: Path) -> None:
     assert "run.root=" in caught.value.remedy
 
 
+def test_a_folder_of_somebody_elses_files_is_no_run_folder(tmp_path: Path) -> None:
+    """A run's `weights/`, `replies/` and `logs/` are destroyed in the end: theirs would go with them."""
+    theirs = tmp_path / "weights" / "base" / "model.safetensors"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    told = r"no run folder: it has weights and no plan\.json"
+    with pytest.raises(UserError, match=told), RunFolder(tmp_path).locked():
+        pass
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [
+        "weights/base/model.safetensors"
+    ]
+
+
+def test_a_folder_that_a_kill_left_before_its_plan_was_written_is_taken(tmp_path: Path) -> None:
+    for name in (".lock", ".plan.json.77.partial"):
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path).locked():
+        assert not (tmp_path / ".plan.json.77.partial").exists()
+
+
 def test_what_a_kill_left_half_written_goes_when_the_folder_is_taken(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
+    folder.root.mkdir()
+    folder.plan.touch()
     left = [folder.root / ".verdict.json.77.partial", folder.root / "panel" / ".x.parquet.77.partial"]
     kept = folder.root / "partial.json"
     for path in (*left, kept):
@@ -292,6 +319,7 @@ def test_private_folders_are_their_owners_alone(tmp_path: Path) -> None:
 
 def test_replies_and_logs_are_their_owners_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    folder.plan.touch()
     old = os.umask(0o022)
     try:
         with folder.locked():

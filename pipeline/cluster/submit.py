@@ -51,7 +51,13 @@ def submit(work: Workspace) -> None:
     else:
         work.keep_plan()
     fetch_judges(work.config)
-    before = Queued.read(folder)
+    with folder.submitting():
+        _submit_left(work)
+
+
+def _submit_left(work: Workspace) -> None:
+    """Read the queue and submit what neither it nor the run folder has; nobody else may do so meanwhile."""
+    folder, before = work.folder, Queued.read(work.folder)
     _refuse_busy(folder, before)
     queued = {job.task for job in before.training}
     planned = [task for task in tasks(work.config) if "train" in work.config.stages]
@@ -124,7 +130,6 @@ def _wait_already(before: Queued, wanted: Sequence[Asked]) -> bool:
 def _submit_all(work: Workspace, before: Queued, wanted: Sequence[Asked], todo: Sequence[str]) -> dict[str, Any]:
     """Submit the wanted jobs one after the other, each on record before the next; return the record."""
     folder, at_once = work.folder, work.config.cluster.slurm.at_once
-    _private(folder)
     jobs: dict[str, str] = {}
     digests: dict[str, str] = {}
     after = sorted({job.submitted for job in before.training})  # and the new array, as soon as there is one
@@ -142,12 +147,6 @@ def _submit_all(work: Workspace, before: Queued, wanted: Sequence[Asked], todo: 
             after.append(jobs["train"])
         write_json(folder.jobs, [*before.rows, made])  # Slurm may refuse the next, and a kill may come
     return made
-
-
-def _private(folder: RunFolder) -> None:
-    """Make the folder of the jobs' logs its owner's alone: the end of a server's log may quote prompts."""
-    folder.jobs.parent.mkdir(0o700, exist_ok=True)
-    folder.jobs.parent.chmod(0o700)
 
 
 def _tell(work: Workspace, jobs: dict[str, str], todo: Sequence[str], waited: Sequence[Job]) -> None:

@@ -7,6 +7,7 @@ intervals, bounds and bootstraps are those of every other eval; for the rest see
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from evals.base import Metric
 from pipeline.errors import UserError
-from pipeline.files import read_json
+from pipeline.files import digest, read_json
 from pipeline.inspectai.task import InspectTask
 from pipeline.records import Rung
 from pipeline.store import RunFolder
@@ -59,11 +60,13 @@ def columns(task: InspectTask, found: Mapping[str, Scores]) -> list[Column]:
     """
     keys = list(dict.fromkeys(key for scores in found.values() for key in scores["columns"]))
     made = []
+    slugs = Counter(map(slug, keys))
     for key in keys:
         word = next((s["means"][key] for s in found.values() if key in s["means"]), MEAN)
         values = [row["scores"].get(key) for scores in found.values() for row in scores["rows"]]
         bounded = all(value is None or 0 <= value <= 1 for value in values)
-        name = f"{task.eval}_{word}" if len(keys) == 1 else f"{task.eval}_{slug(key)}_{word}"
+        told = slug(key) if slugs[slug(key)] == 1 else f"{slug(key)}-{digest(key)[:8]}"  # `is true` and `is-true`
+        name = f"{task.eval}_{word}" if len(keys) == 1 else f"{task.eval}_{told}_{word}"
         made.append(Column(key, name, bounded))
     if made and not made[0].bounded and task.role != "shown":
         raise UserError(

@@ -21,7 +21,7 @@ from pipeline.config.checks import CHECKS
 from pipeline.errors import UserError
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.reproduce.line import quoted
-from pipeline.schema import Config, JudgeConfig
+from pipeline.schema import Config, JudgeConfig, TableConfig
 
 _NAME: Final = re.compile(r"\w[\w.-]*")
 _AWAY: Final = ("base_url", "allow_remote", "api_key_env")  # of a judge that is a language model
@@ -61,15 +61,26 @@ def taken_over(config: Config) -> list[tuple[str, str]]:
     caps = [f"{key}={budget[key]:g}" for key in ("device_seconds", "usd", "flops") if key in budget]
     tables = {f"data.{name}": table for name, table in config.data.items()}
     tables |= {f"evals.{name}": spec.table for name, spec in config.evals.items() if spec.kind != INSPECT}
+    tables |= {f"evals.{name}.prompt.shots": shots for name, shots in _shots(config).items()}
+    for name, arm in config.arms.items():
+        if arm.sweep is not None:
+            tables |= {f"arms.{name}.sweep.{role}": getattr(arm.sweep, role) for role in ("refusal", "capability")}
+    template = config.subject.chat_template
     judges = {key: judge.llm.path or judge.llm.model for key, judge in _judges(config).items() if judge.llm is not None}
     return [
         ("subject", _at(config.subject.path, config.subject.revision)),
+        *([("subject.chat_template", _printable(template))] if template else []),
         *((key, _at(table.path, table.revision)) for key, table in tables.items()),
         *((f"{key}.llm", _printable(model)) for key, model in judges.items()),
         *((key, _hydra(value)) for key, value in _reaching(config)),
         ("budget", ", ".join(caps) or "no cap"),
         ("adapters", "kept, encrypted" if config.contain.keep else "destroyed once they are measured"),
     ]
+
+
+def _shots(config: Config) -> dict[str, TableConfig]:
+    prompts = {name: spec.prompt for name, spec in config.evals.items()}
+    return {name: prompt.shots for name, prompt in prompts.items() if prompt is not None and prompt.shots is not None}
 
 
 def _at(place: str, revision: str | None) -> str:

@@ -118,6 +118,12 @@ class _Search:
                 "held against that",
                 f"mend arms.{self.arm}.sweep.refusal, .capability or .judge, or leave the sweep out",
             )
+        if t.goal_of(self.sweep, rung0=rung).gap(rung) == 0.0:
+            raise UserError(
+                f"arms.{self.arm}.sweep: on the dev prompts the untouched subject has refusal {rung.refusal:.3g}, and "
+                f"its goal is {self.sweep.refusal_goal:g}: every trial would pass for a collapse at its first rung",
+                f"name a judge that knows how this subject refuses (arms.{self.arm}.sweep.judge), or other dev prompts",
+            )
         self.work.folder.trials.append([{"arm": self.arm, "number": RUNG0, "rung": t.rung_row(rung)}])
         return rung
 

@@ -224,6 +224,15 @@ def test_without_a_serving_job_the_report_waits_for_the_array(fake: FakeSlurm, o
     assert fake.option(1, "dependency") == "afterany:10"
 
 
+def test_two_commands_at_once_submit_one_review_once(fake: FakeSlurm, overrides: list[str]) -> None:
+    work, other = opened(overrides), opened(overrides)
+    submit(work)
+    before = fake.calls
+    with work.folder.submitting(), pytest.raises(UserError, match=r"another holdfast is working in .*slurm"):
+        submit(other)
+    assert fake.calls == before
+
+
 def test_the_jobs_logs_are_their_owners_alone(fake: FakeSlurm, overrides: list[str]) -> None:
     """They hold the end of a server's log, which may quote a prompt."""
     work, old = opened(overrides), os.umask(0o022)

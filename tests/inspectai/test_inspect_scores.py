@@ -92,6 +92,13 @@ def test_several_columns_are_several_metrics_and_the_first_has_the_role(folder: 
     ]
 
 
+def test_columns_whose_names_become_one_are_told_apart(folder: RunFolder) -> None:
+    put(folder, "base", {"is true": [1.0], "is-true": [0.0], "质量": [1.0], "安全": [0.0]})
+    names = [name for name, _ in metrics_of(folder, [TASK], RUNGS)]
+    assert len(set(names)) == len(names) == 4
+    assert outcomes(folder)["eval"].to_list() == names
+
+
 def test_inverted_turns_a_score_round_and_leaves_unscored_alone(folder: RunFolder) -> None:
     put(folder, "base", {"includes": [1, 0.25, None]})
     values = outcomes(folder, replace(TASK, inverted=True))["value"].to_list()

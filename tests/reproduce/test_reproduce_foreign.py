@@ -129,6 +129,21 @@ def test_it_is_done_once_each_is_said_here_too(edit: Edit, keys: Mapping[str, An
             config_of(run, **nested({k: v for k, v in given.items() if k != key}))
 
 
+def test_every_file_that_is_opened_is_printed_before(tmp_path: Path, tiny_folder: Path) -> None:
+    sweep = "arms.compliance_search.sweep"
+    shots = "{template: '{shots}{question}', shot: '{question}', count: 1, shots: {path: their/shots.jsonl}}"
+    files = ["their/template.jinja", "their/shots.jsonl", "their/asked.jsonl", "their/able.jsonl"]
+    made = load(
+        [
+            *(word for word in words(tmp_path, tiny_folder) if not word.startswith("arm")),
+            *("arm=[compliance_search]", f"evals.capability.prompt={shots}", f"subject.chat_template={files[0]}"),
+            *(f"{sweep}.refusal.path={files[2]}", f"{sweep}.capability.path={files[3]}"),
+        ]
+    )
+    told = " ".join(value for _, value in taken_over(made))
+    assert [file for file in files if file not in told] == []
+
+
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, value in flat.items():
@@ -222,8 +237,10 @@ def test_the_command_prints_what_it_takes_over_and_refuses_before_anything_is_op
 
 
 def test_signs_that_a_terminal_acts_on_are_not_printed(sent: Callable[..., Path]) -> None:
-    made = config_of(sent(set_at("subject.path", "/models/\x1b]0;x\x07m")))
-    assert dict(taken_over(made))["subject"] == "/models/\ufffd]0;x\ufffdm"
+    with pytest.raises(UserError, match=r"subject\.path: holds U\+0007, U\+001B"):
+        config_of(sent(set_at("subject.path", "/models/\x1b]0;x\x07m")))
+    made = config_of(sent(set_at("subject.path", "/models/\u200fm")))  # a mark that turns nothing round, not printed
+    assert dict(taken_over(made))["subject"] == "/models/\ufffdm"
 
 
 def test_an_own_run_is_reproduced_without_a_word(master: Path) -> None:

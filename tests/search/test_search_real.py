@@ -70,6 +70,22 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Any) -> tuple[Workspa
     return work, run(work, model)
 
 
+def test_dev_prompts_that_are_not_refused_to_begin_with_are_told(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a judge that does not know how this subject refuses: the weakest attack would pass for the best."""
+    measured = DevMeasure.__call__
+
+    def unseen(self: DevMeasure, model: Any, dose: Dose) -> Any:
+        rung, tokens = measured(self, model, dose)
+        return replace(rung, refusal=0.0), tokens
+
+    monkeypatch.setattr(DevMeasure, "__call__", unseen)
+    with pytest.raises(UserError, match="every trial would pass for a collapse") as caught:
+        run(workspace(tmp_path), model)
+    assert f"{SWEEP}.judge" in caught.value.remedy
+
+
 def test_the_search_finds_an_attack_at_most_as_dear_as_the_configured_one(whole: Any) -> None:
     _, entry = whole
     first, *_ = table = entry["trial_table"]
