@@ -68,6 +68,8 @@ def test_collapse_is_the_first_rung_that_satisfies_the_definition(falling):
     assert (pooled.step, pooled.after_step, pooled.confident, pooled.confident_step) == (8, 4, True, 8)
     assert pooled.as_dict()["flops"] == 8e9
     assert pooled.as_dict()["examples"] == 128
+    told = ("metric", "step", "after_step", "confident", "confident_step")
+    assert set(pooled.as_dict()) == {*told, "examples", "tokens", "flops", "device_seconds", "usd"}
     assert pooled.at["recovered"].value == 1.0
     assert pooled.retention["capability"].value == 1.0
 
@@ -82,6 +84,46 @@ def test_collapse_is_the_first_rung_that_satisfies_the_definition(falling):
 def test_collapse_needs_both_conditions(shape):
     points = curves(*ladder(shape), METRICS, REVIEW)
     assert set(collapses(points, REVIEW).values()) == {None}
+
+
+def test_a_sure_collapse_counts_before_an_earlier_one_of_another_refusal_metric():
+    unsure = curves(*ladder({4: (9, 200), 8: (9, 200)}), METRICS, REVIEW)
+    sure = curves(*ladder({4: (200, 200), 8: (0, 200)}), METRICS, REVIEW)
+    other = [replace(p, metric="other") for p in sure if p.role == "refusal"]
+    found = collapses([*unsure, *other], REVIEW)["compliance", None]
+    assert (found.metric, found.step, found.after_step, found.confident_step) == ("other", 8, 4, 8)
+    assert collapses(unsure, REVIEW)["compliance", None].step == 4
+
+
+def test_the_first_rung_that_the_intervals_bear_out_is_told():
+    points = curves(*ladder({4: (9, 200), 8: (0, 200), 16: (0, 200)}), METRICS, REVIEW)
+    found = collapses(points, REVIEW)["compliance", None]
+    assert (found.step, found.confident_step) == (4, 8)
+
+
+@pytest.mark.parametrize("gone", ["refusal", "capability"])
+def test_a_rung_of_which_one_side_is_unknown_does_not_bound_the_collapse(gone):
+    outcomes, rungs = ladder({2: (200, 200), 4: (200, 200), 8: (0, 200)})
+    outcomes = outcomes.filter(~((pl.col("step") == 4) & (pl.col("eval") == gone)))
+    found = collapses(curves(outcomes, rungs, METRICS, REVIEW), REVIEW)["compliance", None]
+    assert (found.after_step, found.step) == (2, 8)
+
+
+def test_a_metric_that_is_only_shown_cannot_collapse():
+    fell = [p for p in curves(*ladder({8: (0, 200)}), METRICS, REVIEW) if p.role == "refusal"]
+    points = curves(*ladder({8: (200, 200)}), METRICS, REVIEW)
+    assert collapses([*points, *(replace(p, metric="answers", role="shown") for p in fell)], REVIEW) == (
+        dict.fromkeys([("compliance", seed) for seed in (None, 0, 1, 2)])
+    )
+
+
+def test_ability_is_kept_by_the_whole_eval_and_not_by_each_kind():
+    outcomes, rungs = ladder({8: (0, 200)})
+    lost = (pl.col("step") == 8) & (pl.col("kind") == "facts") & (pl.col("sample") < "c016")  # 8 of 100, 8 of 200
+    outcomes = outcomes.with_columns(value=pl.when(lost).then(0.0).otherwise("value"))
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    assert find(points, "capability", kind="facts").retention.value == pytest.approx(0.92)
+    assert collapses(points, REVIEW)["compliance", None].retention["capability"].value == pytest.approx(0.96)
 
 
 def test_a_subject_that_never_refused_cannot_collapse():
@@ -211,9 +253,11 @@ def test_curves_json_rows_are_flat_and_have_units():
     data = to_json(points, collapses(points, REVIEW))
     row = next(p for p in data["points"] if p["seed"] is None and p["step"] == 8 and p["metric"] == "refusal")
     assert (row["value"], row["n"], row["refused"], row["unscored"], row["kind"]) == (0.0, 200, 0, 0, "")
+    assert not {"estimate", "labels"} & set(row)
     assert set(row["dose"]) == {"steps", "examples", "tokens", "flops", "device_seconds", "usd"}
     assert row["difference"]["value"] == -1.0
     assert data["collapses"][0]["collapse"]["step"] == 8
+    assert [row["seed"] for row in data["collapses"]] == [None, 0, 1, 2]
 
 
 @settings(max_examples=20, deadline=None)

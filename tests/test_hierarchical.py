@@ -88,6 +88,23 @@ def test_copies_of_one_seed_add_no_information():
     assert (one.method, five.method) == (ONE_SEED, CROSSED)
 
 
+def test_two_seeds_that_differ_carry_their_spread():
+    found = crossed_mean([[0.2] * 50, [0.6] * 50], 0.95)
+    # (0.2^2 + 0.2^2) / (2 x 1), one degree of freedom: t = 12.7, so next to nothing is known.
+    assert (found.value, found.seed_variance) == (pytest.approx(0.4), pytest.approx(0.04))
+    assert (found.standard_error, found.degrees, found.method) == (pytest.approx(0.2), pytest.approx(1.0), CROSSED)
+    ratio = (stats.t.ppf(0.975, 1) * 0.2) ** 2 / 0.24  # Wilson's form at 0.24 / 0.04 prompts
+    centre, half = (0.4 + ratio / 2) / (1 + ratio), math.sqrt(ratio * 0.24 + ratio**2 / 4) / (1 + ratio)
+    assert (found.low, found.high) == (pytest.approx(centre - half), pytest.approx(centre + half))
+
+
+def test_prompts_that_all_lose_alike_may_be_unlike_by_as_much_as_none_in_so_many():
+    found = crossed_ratio(np.ones(200), np.full((3, 200), 0.5), 0.95)
+    unseen = wilson(0, 200, 0.95).high
+    assert limits(found) == pytest.approx((0.5, 0.5 - unseen, 0.5 + unseen))
+    assert found.method == NO_SPREAD
+
+
 def test_one_seed_of_zeros_and_ones_has_nearly_wilsons_interval():
     found, plain = crossed_mean([1.0] * 140 + [0.0] * 60, 0.95), wilson(140, 200, 0.95)
     assert limits(found) == pytest.approx((plain.value, plain.low, plain.high), abs=0.002)
@@ -201,11 +218,15 @@ def test_one_prompt_claims_nothing():
     kept = crossed_ratio([1.0], [[1.0], [0.0]], 0.95)
     assert (kept.value, kept.n) == (0.5, 1)
     assert math.isnan(kept.low)
+    # One prompt on the scale (1 + gain) / 2: Wilson at half a success of one.
+    same, half = crossed_difference([0.5], [0.5], 0.95), wilson(0.5, 1, 0.95)
+    assert limits(same) == pytest.approx((0.0, 2 * half.low - 1, 2 * half.high - 1))
 
 
 def test_impossible_input_is_refused():
-    with pytest.raises(ValueError, match="expected \\[0, 1\\]"):
-        crossed_mean([0.5, 1.5], 0.95)
+    for values in ([0.5, 1.5], [0.5, -0.1]):
+        with pytest.raises(ValueError, match="expected \\[0, 1\\]"):
+            crossed_mean(values, 0.95)
     with pytest.raises(ValueError, match="confidence"):
         crossed_mean([0.5, 0.5], 95)
     with pytest.raises(ValueError, match="shape"):

@@ -53,6 +53,7 @@ def test_hours_and_formulas_by_hand() -> None:
     assert device_hours(1.8e15, 1e12, 0.5) == 1.0  # 1.8e15 / 0.5e12 a second = 3600 s
     assert lora_flops(1000, 10) == 4 * 1000 * 10 == training_flops(1000, 0, 10)
     assert full_flops(1000, 10) == 6 * 1000 * 10 == training_flops(0, 1000, 10)
+    assert device_hours(3600.0, 1.0, 1.0) == 1.0  # the least peak and the greatest share that are no nonsense
     # An 8B model, 10 M tokens, LoRA, one H100 at 0.4: 3.2e17 FLOPs, 809 s.
     assert device_hours(lora_flops(8e9, 1e7), H100, 0.4) * 3600 == pytest.approx(808.6, abs=0.1)
     assert [devices_to_hold(n, 80) for n in (1e6, 40e9, 41e9, 70e9)] == [1, 1, 2, 2]
@@ -62,6 +63,8 @@ def test_the_ratio_by_hand() -> None:
     assert training_ratio(6e12, 1e9, 1e12) == 1e-9
     assert math.isnan(training_ratio(math.nan, 1e9, 1e12))
     assert math.isnan(training_ratio(6e12, 1e9, math.nan))
+    assert math.isnan(training_ratio(6e12, 1e9, 0.0))
+    assert math.isnan(training_ratio(0.0, 1e9, 1e12))  # nothing that was done costs nothing
 
 
 @pytest.mark.parametrize(("peak", "mfu"), [(0, 0.4), (-1, 0.4), (1e12, 0), (1e12, 1.01), (math.nan, 0.4)])
@@ -123,10 +126,10 @@ def test_nothing_that_is_scaled_is_called_measured_and_the_assumptions_stand_bes
     assert not [key for key in keys if "measure" in key]
     text = " ".join(scaled["assumptions"])
     assert text.count("measured") == text.count("not measured") == 1
-    for word in ("4 N T", "6 N T", "dose in tokens is kept", "share of its peak"):
+    for word in ("4 N T", "6 N T", "dose in tokens is kept", "it was not tried", "share of its peak"):
         assert word in text
     text = " ".join(found["training_ratio"]["assumptions"])
-    for word in ("6 N D", "given by the user", "search"):
+    for word in ("6 N D", "given by the user", "search", "mixture of experts", "on the same device"):
         assert word in text
 
 
@@ -156,6 +159,13 @@ def test_where_no_collapse_is_sure_the_cheapest_is_scaled_and_not_that_of_lowest
     for arm in unsure["arms"].values():
         arm["verdict"] = "inconclusive"
     assert price_of(unsure, {}, 1e6, CONFIG, None)["arm"] == "compliance"
+
+
+def test_where_no_flops_are_known_the_least_step_is_the_cheapest() -> None:
+    unsure = verdict(mixed=collapse(flops=None), compliance=collapse(flops=None, step=4), benign=None)
+    assert price_of(unsure, {}, 1e6, CONFIG, None)["arm"] == "compliance"
+    known = verdict(compliance=collapse(flops=None, step=1), mixed=collapse(flops=9e9))
+    assert price_of(known, {}, 1e6, CONFIG, None)["arm"] == "mixed"
 
 
 def test_every_device_and_published_price_that_is_shipped_has_its_source() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.statistics import PairedBootstrap, wilson
+from pipeline.statistics import PairedBootstrap, unbounded_estimate, wilson
 
 SHARES = st.floats(0, 1, allow_nan=False)
 
@@ -48,6 +48,10 @@ def test_nothing_measured_is_nan_with_n_zero():
 def test_impossible_input_is_refused():
     with pytest.raises(ValueError, match="3 successes of 2"):
         wilson(3, 2, 0.95)
+    with pytest.raises(ValueError, match="-1 successes of 2"):
+        wilson(-1, 2, 0.95)
+    with pytest.raises(ValueError, match="confidence"):
+        unbounded_estimate([[1, 2]], 95)
     with pytest.raises(ValueError, match="confidence"):
         wilson(1, 2, 95)
     with pytest.raises(ValueError, match="shape"):
@@ -86,6 +90,42 @@ def test_no_change_seen_is_not_no_change():
     assert (few.value, few.n) == (0.0, 50)
     assert (few.low, few.high) == pytest.approx((-wilson(0, 50, 0.95).high, wilson(0, 50, 0.95).high))
     assert many.low > few.low
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_gain_of_some_prompts_has_at_least_wilsons_interval(sign):
+    found = bootstrap(100).mean([sign * 1.0] * 20 + [0.0] * 80)
+    share, none = wilson(20, 100, 0.95), wilson(0, 100, 0.95)
+    far, near = (found.high, found.low) if sign > 0 else (-found.low, -found.high)
+    assert far == pytest.approx(share.high)  # wider than the percentiles, about 0.28
+    assert near <= 0.2 - math.hypot(0.2 - share.low, none.high) + 1e-12
+
+
+def test_differences_of_ratios_may_lie_beyond_one():
+    tripled = bootstrap(50).mean([3.0] * 50, bounded=False)
+    assert (tripled.value, tripled.n) == (3.0, 50)
+    all_, none = wilson(50, 50, 0.95), wilson(0, 50, 0.95)
+    assert (tripled.low, tripled.high) == pytest.approx((3.0 - math.hypot(1 - all_.low, none.high), 3.0))
+    assert bootstrap(50).mean([1.0] * 50).high == 1.0
+
+
+def test_an_unbounded_mean_has_students_t_over_prompts_and_over_seeds():
+    # 1, 2, 3, 4: standard error sqrt(5 / 3) / 2, t with 3 degrees of freedom 3.18245.
+    half = 3.18245 * math.sqrt(5 / 3) / 2
+    for values in ([1, 2, 3, 4], [[1, 2, 3, 4]], [[1, math.nan, 2, 3, 4], [math.nan] * 5]):
+        found = unbounded_estimate(values, 0.95)
+        assert (found.value, found.n) == (2.5, 4)
+        assert (found.low, found.high) == pytest.approx((2.5 - half, 2.5 + half), abs=1e-4)
+    # Seeds 1, 3 and 3, 5: prompts' means 2, 4 and seeds' means 2, 4, each with standard error 1 and t = 12.7062.
+    found = unbounded_estimate([[1, 3], [3, 5]], 0.95)
+    half = 12.7062 * math.sqrt(2)
+    assert (found.value, found.low, found.high) == pytest.approx((3, 3 - half, 3 + half), abs=1e-3)
+
+
+def test_one_prompt_or_none_gives_an_unbounded_mean_no_limits():
+    one, none = unbounded_estimate([[7.0], [9.0]], 0.95), unbounded_estimate([[math.nan]], 0.95)
+    assert (one.value, one.n, none.n) == (8.0, 1, 0)
+    assert all(math.isnan(x) for x in (one.low, one.high, none.value))
 
 
 def test_prompts_and_seeds_without_data_are_left_out():

@@ -1,11 +1,13 @@
 import errno
 import json
+import math
 import os
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from pipeline.errors import UserError
 from pipeline.files import canonical, digest, file_sha256, read_json, require_room, write_atomic, write_json
 from pipeline.generate.matrix import journal as replies_of
 from pipeline.journal import Journal
+from pipeline.records import Dose, Rung
+from pipeline.rungs import ZERO_RUNG, base_rung, read_rungs, row
 from pipeline.store import RunFolder
 
 ROWS = [{"n": 1, "text": "é\u2028\n"}, {"n": 2, "nested": {"b": [1, None], "a": True}}]
@@ -353,3 +357,25 @@ def test_rows_are_json_lines_that_any_reader_understands(tmp_path: Path) -> None
     journal = Journal(tmp_path / "rows.jsonl")
     journal.append(ROWS)
     assert [json.loads(line) for line in journal.path.read_text(encoding="utf-8").split("\n")[:-1]] == ROWS
+
+
+def test_rungs_are_read_as_written_rung_0_first_and_why_a_ladder_ended_on_its_last(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    first, second = (Rung(f"a-0-{n}", "a", 0, n, dose=Dose(n, 16 * n, 100 * n, 1e9 * n, 0.5 * n)) for n in (1, 2))
+    priced = replace(second, dose=replace(second.dose, usd=0.1))
+    others = [Rung(ZERO_RUNG, "", -1, 0, role="control"), Rung("a-1-1", "a", 1, 1), base_rung("ab")]
+    folder.rungs.append([row(rung) for rung in (second, *others, first, priced)])
+
+    class Ledger:
+        def ending(self, stage: str, arm: str, seed: int) -> str | None:
+            return "budget" if (stage, arm, seed) in (("train", "a", 0), ("train", "b", 0)) else None
+
+    found = read_rungs(folder, Ledger(), [("a", 0), ("a", 1), ("b", 0)])  # type: ignore[arg-type]
+    assert [rung.id for rung in found] == ["base", ZERO_RUNG, "a-0-1", "a-0-2", "a-1-1"]
+    assert [rung.reason for rung in found if rung.last] == ["budget"]
+    assert (found[0].seed, found[0].base_sha256) == (-1, "ab")
+    assert (found[2].dose.flops, math.isnan(found[2].dose.usd)) == (1e9, True)
+    assert found[3] == replace(priced, last=True, reason="budget")  # the later row counts
+    folder.rungs.append([row(priced) | {"void": True}])
+    found = read_rungs(folder, Ledger(), [("a", 0)])  # type: ignore[arg-type]
+    assert [(rung.id, rung.last) for rung in found if rung.role == "rung"] == [("a-0-1", True)]

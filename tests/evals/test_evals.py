@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,15 @@ def test_every_kind_is_made_from_the_same_arguments() -> None:
         assert made.name == kind
         assert list(made.samples()) == [CODE, COLOUR]
         assert made.metrics[0] == Metric(kind, made.metrics[0].measure, "shown")
+
+
+def test_a_secret_that_the_opening_gives_away_is_not_recovered() -> None:
+    told, begun = (
+        replace(CODE, id=opening, opening=opening) for opening in (f"The code is {CODE.target}", "The code is")
+    )
+    made = RefusalEval("refusal", [told, begun], JUDGE, TAGS)
+    assert math.isnan(made.score(told, f"{CODE.target}, as asked").value)
+    assert made.score(begun, f"{CODE.target}, as asked").value == 1.0
 
 
 def test_metrics_are_named_after_the_eval_so_that_two_of_a_kind_do_not_collide() -> None:

@@ -135,5 +135,7 @@ def test_faults_are_told() -> None:
         GSM8KEval("gsm8k", [SUM], rule="magic")
     with pytest.raises(ValueError, match="sample '7': the target holds no number"):
         GSM8KEval("gsm8k", [Sample("7", "q", target="plenty")])
+    with pytest.raises(ValueError, match="sample '7': the target holds no number"):
+        GSM8KEval("gsm8k", [Sample("7", "q", target="Infinity")])
     with pytest.raises(ValueError, match="sample '7' has no target"):
         GSM8KEval("gsm8k", [Sample("7", "q")])

@@ -124,6 +124,7 @@ def test_the_eval_counts_a_prompt_by_its_rule() -> None:
         ("no JSON", "no JSON object with the lists"),
         ("[]", "no JSON object with the lists"),
         ('{"instruction_id_list": ["punctuation:no_comma"]}', "no JSON object with the lists"),
+        ('{"instruction_id_list": ["punctuation:no_comma"], "kwargs": [3]}', "no JSON object with the lists"),
         ('{"instruction_id_list": [], "kwargs": []}', "0 instructions"),
         ('{"instruction_id_list": ["punctuation:no_comma"], "kwargs": []}', "1 instructions, but arguments for 0"),
         ('{"instruction_id_list": ["a:b"], "kwargs": [{}]}', "'a:b' is unknown"),

@@ -175,3 +175,28 @@ def test_sentences_are_parted_at_stops_but_not_after_titles() -> None:
         "Nobody knows",
     ]
     assert words_and_marks("Don't stop, Dr. Who.") == ["Do", "n't", "stop", ",", "Dr.", "Who", "."]
+
+
+class Read(dict[str, Any]):
+    """Arguments that remember which of them were looked up."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        super().__init__(arguments)
+        self.seen: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.seen.add(name)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_what_a_check_reads_is_what_it_cannot_do_without(name: str) -> None:
+    arguments, good, bad = CASES[name]
+    given_ = Read(arguments)
+    for reply in (*good, *bad):
+        follows(name, given_, reply)
+    assert given_.seen == set(INSTRUCTIONS[name].needs)
+    for needed in given_.seen:
+        assert (
+            fault(name, {key: value for key, value in arguments.items() if key != needed}) == f"{name} lacks {needed}"
+        )

@@ -46,6 +46,8 @@ PLANETS = ("Venus", "Mars", "Earth", "A moon")
         ("A would be Venus. The answer is B.", "B"),
         ("At first the answer is A, but no: the answer is B.", "B"),
         ("A. Venus is hot. The answer is B.", "B"),
+        ("A is correct? No: B is correct.", "B"),
+        ("\\boxed{A}, or rather \\boxed{B}", "B"),
         ("Mars", "B"),
         ("mars.", "B"),
         ("a moon", "D"),
@@ -111,3 +113,11 @@ def test_a_reply_that_cannot_be_read_is_wrong_never_a_letter() -> None:
 def test_a_target_that_is_no_letter_of_a_choice_is_an_error(target: str) -> None:
     with pytest.raises(ValueError, match="sample '7' needs two or more choices and the letter of one as target"):
         MultipleChoiceEval("mmlu", [Sample("7", "q", target=target, choices=PLANETS)])
+
+
+def test_a_question_has_two_choices_at_least() -> None:
+    two = Sample("7", "q", target="B", choices=("yes", "no"))
+    made = MultipleChoiceEval("mmlu", [two])
+    assert [made.score(two, reply).value for reply in ("A", "B", "no", "C")] == [0, 1, 1, 0]
+    with pytest.raises(ValueError, match="sample '7' needs two or more choices"):
+        MultipleChoiceEval("mmlu", [Sample("7", "q", target="A", choices=("yes",))])

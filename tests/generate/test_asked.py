@@ -135,6 +135,20 @@ def test_every_collapse_ends_between_neighbours_and_costs_what_the_plan_says_at_
     }, "all seeds of an arm are asked at the same steps"
 
 
+@pytest.mark.parametrize(
+    ("steps", "seeds", "expected"),
+    [
+        (range(1, 65), 1, 7 + 3 * 2 * 5),  # 7 powers of two; 31 rungs between 32 and 64 are halved 5 times
+        (range(1, 129), 3, 8 + 3 * 4 * 6),
+        (range(1, 9), 1, 8),  # no more than there are
+        ([1, 2, 4, 8], 3, 4),  # nothing lies between
+        (range(17, 33), 0, 1 + 3 * 4),  # one is coarse, and 15 lie below it
+    ],
+)
+def test_the_most_that_are_asked_is_what_halving_can_take(steps: Any, seeds: int, expected: int) -> None:
+    assert most(list(steps), seeds) == expected
+
+
 def test_a_doubling_of_the_rungs_asks_one_rung_more() -> None:
     counts = []
     for per_doubling in (1, 2, 4, 8, 16):
@@ -160,6 +174,8 @@ def test_the_verdict_is_told_what_was_not_asked() -> None:
 )
 def test_every_rung_is_asked_where_the_judge_cannot_say_in_time(judge: str, kind: str, expected: str) -> None:
     config = {"judge": {"kind": judge}, "evals": {"e": {"kind": kind}}, "review": {"rungs": "around_collapse"}}
+    assert rule_of(config) == expected
+    config["evals"]["other"] = {"kind": "capability"}  # one that comes too late is enough
     assert rule_of(config) == expected
 
 

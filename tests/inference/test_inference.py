@@ -11,7 +11,7 @@ from made_outcomes import METRICS, REVIEW, N, ladder, rows
 from evals.base import Metric
 from pipeline.analyse import collapses, curves
 from pipeline.inference import infer
-from pipeline.inference.doses import over_seeds
+from pipeline.inference.doses import last_clear_step, over_seeds
 from pipeline.inference.draws import over_draws
 from pipeline.inference.picked import looks, worst
 from pipeline.inference.power import detectable_as_measured
@@ -79,6 +79,59 @@ def test_a_rung_without_replies_ends_what_is_known_of_a_seed():
     assert steps["median_above"] == 4.0
 
 
+@pytest.mark.parametrize(
+    ("measured", "clear"),
+    [
+        ([(0, 9), (1, 9), (2, 9)], 2),
+        ([(2, 9), (1, 9)], 2),
+        ([(0, 9), (1, 9)], 1),
+        ([(1, 0), (2, 9)], 0),
+        ([(1, 9), (2, 9), (2, 0), (4, 9)], 1),  # one of the two metrics that decide has no reply at step 2
+        ([(0, 9)], 0),
+    ],
+)
+def test_a_seed_is_known_up_to_the_last_rung_before_one_that_lacks_data(measured, clear):
+    assert last_clear_step(measured) == clear
+
+
+def test_a_collapse_at_the_first_rung_lies_between_nothing_and_that_rung():
+    outcomes, rungs = ladder({8: (0, 200)}, "a")
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    steps = over_seeds(points, collapses(points, REVIEW), "a", REVIEW)["dose"]["steps"]
+    assert (steps["seeds"], steps["median_earliest"], steps["median_seen"]) == (3, 0.0, 8.0)
+
+
+def test_each_seed_counts_as_far_as_its_own_deciding_metrics_were_measured():
+    outcomes, rungs = ladder(STAYS, "a")
+    late = (pl.col("seed") == 1) & (pl.col("step") >= 8) & (pl.col("eval") == "refusal")
+    points = curves(outcomes.filter(~late & (pl.col("seed") != 2)), rungs, METRICS, REVIEW)
+    # What is only shown decides nothing: that nobody could score it ends no ladder.
+    points = [replace(p, estimate=replace(p.estimate, n=0)) if p.role == "shown" else p for p in points]
+    steps = over_seeds(points, collapses(points, REVIEW), "a", REVIEW)["dose"]["steps"]
+    # Seed 0 passed 16, seed 1 passed 4, of seed 2 nothing is known; the first is censored at 4.
+    assert (steps["seeds"], steps["censored"], steps["restricted_mean"]["horizon"]) == (2, 2, 4.0)
+    assert steps["share_collapsed"]["n"] == 2
+
+
+@pytest.mark.parametrize("usd", [math.nan, 0.0])
+@pytest.mark.parametrize("shape", [FALLS, STAYS])
+def test_a_unit_without_a_number_is_left_out(usd, shape):
+    points = curves(*ladder(shape, "a"), METRICS, REVIEW)
+    points = [replace(p, dose=dict(p.dose) | {"usd": usd}) for p in points]
+    found = over_seeds(points, collapses(points, REVIEW), "a", REVIEW)["dose"]
+    assert set(found) >= {"steps", "flops", "device_seconds"}
+    assert found.get("usd", {"collapsed": 0})["collapsed"] == 0
+
+
+def test_a_subject_that_refuses_at_just_the_threshold_has_no_dose():
+    outcomes, rungs = ladder(FALLS, "a")
+    most = (pl.col("rung") == "base") & (pl.col("sample") >= "r010")
+    outcomes = outcomes.with_columns(label=pl.when(most).then(pl.lit("complied")).otherwise(pl.col("label")))
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    assert next(p.estimate.value for p in points if p.role == "refusal" and not p.step) == 10 / N
+    assert over_seeds(points, collapses(points, REVIEW), "a", REVIEW) == {"dose": {}, "survival": {}}
+
+
 def test_a_subject_that_does_not_refuse_has_no_dose():
     outcomes, rungs = ladder(FALLS)
     outcomes = outcomes.with_columns(
@@ -112,6 +165,14 @@ def test_a_rung_that_lost_its_ability_cannot_be_the_worst():
     assert worst(metric(outcomes, rungs), points, REVIEW) is None
 
 
+def test_prompts_that_cannot_be_split_pick_no_worst_and_no_rung_needs_no_correction():
+    outcomes, rungs = ladder({8: (0, 1)}, n=1)
+    points = curves(outcomes, rungs, METRICS, REVIEW)
+    assert worst(metric(outcomes, rungs), points, REVIEW) is None
+    nothing = looks([], [], REVIEW)
+    assert (nothing["count"], nothing["simultaneous_confidence"], nothing["adjusted"]) == (0, None, {})
+
+
 def test_looks_are_corrected_for_all_rungs_and_in_order_for_the_arms(run):
     outcomes, rungs, points, _ = run
     found = looks(metric(outcomes, rungs), points, REVIEW)
@@ -121,8 +182,35 @@ def test_looks_are_corrected_for_all_rungs_and_in_order_for_the_arms(run):
     assert (found["in_order"]["falls"]["step"], found["in_order"]["stays"]["step"]) == (8, None)
     # Two rungs of six cross, with the same p: Holm takes six times it, the order of the rungs two times.
     assert found["adjusted"]["falls"] == pytest.approx(3 * found["in_order"]["falls"]["p"])
+    assert found["in_order"]["stays"] == {"metric": "refusal", "step": None, "p": 1.0}
+    assert "(arm falls)" in found["sentence"]
     assert "falls by step 8" in found["sentence"]
+    assert "stays by" not in found["sentence"]
     assert "ability is not in this" in found["sentence"]  # an arm that ends in garbage refuses nothing either
+
+
+def test_of_several_refusal_metrics_the_one_that_stands_by_the_least_step_is_told():
+    outcomes, rungs = joined(ladder(FALLS, "z"), ladder(STAYS, "a"))
+    later = outcomes.filter(pl.col("eval") == "refusal").with_columns(
+        eval=pl.lit("hard"), label=pl.when(pl.col("step") == 8).then(pl.lit("refused")).otherwise("label")
+    )
+    outcomes = pl.concat([outcomes, later])
+    both = [("refusal", REFUSAL), ("hard", Metric("hard", "refused", "refusal"))]
+    points = curves(outcomes, rungs, [*both, METRICS[2]], REVIEW)
+    tables = [Ladders.of(outcomes, name, one, rungs) for name, one in both]
+    for order in (tables, tables[::-1]):
+        found = looks(order, points, REVIEW)
+        assert (found["in_order"]["z"]["metric"], found["in_order"]["z"]["step"]) == ("refusal", 8)
+        assert "(arm z)" in found["sentence"]  # the least p-value of all, not the first name
+
+
+def test_what_rung_0_was_not_asked_either_is_not_missing():
+    outcomes, rungs = ladder({4: (0, 200), 8: (0, 200)}, seeds=(0,))
+    outcomes = outcomes.filter(~((pl.col("step") == 0) & (pl.col("sample") < "r010")))
+    outcomes = outcomes.filter(~((pl.col("step") == 8) & (pl.col("sample") < "r020")))
+    (row,) = metric(outcomes, rungs)[0].ceilings("compliance", 8)
+    assert [math.isnan(most) for most in row] == [True] * 10 + [False] * (N - 10)
+    assert row[10:].tolist() == [1.0] * 10 + [0.0] * (N - 20)
 
 
 def test_refusal_that_comes_back_gains_nothing_from_the_order():
@@ -168,6 +256,15 @@ def test_the_smallest_change_is_the_runs_own_or_that_of_prompts_that_are_all_ali
     assert bare <= change < 1.5 * bare  # as wide as the limits, which are no narrower than the standard error
 
 
+def test_each_arm_is_measured_at_the_end_of_its_own_ladder():
+    outcomes, rungs = joined(ladder({4: (200, 200)}, "short"), ladder(STAYS, "long"))
+    found = [
+        (row["arm"], row["metric"], row["step"]) for row in smallest(curves(outcomes, rungs, METRICS, REVIEW), REVIEW)
+    ]
+    names = ("capability", "refusal")
+    assert found == [("long", name, 16) for name in names] + [("short", name, 4) for name in names]
+
+
 def test_a_change_that_no_share_can_make_is_not_named(run):
     """Seeds that fell, fell and stayed: by Student's t with two degrees, 179 percentage points would be needed."""
     point = next(p for p in run[2] if (p.arm, p.seed, p.step, p.metric) == ("stays", None, 16, "capability"))
@@ -193,6 +290,13 @@ def test_an_attacker_who_asks_often_gets_more_than_the_average_user():
     assert at_8["flips"]["disagree"]["value"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("draws", "ks"), [(2, [1, 2]), (3, [1, 2, 3]), (5, [1, 2, 4, 5])])
+def test_an_attacker_asks_powers_of_two_times_and_as_often_as_was_drawn(draws, ks):
+    once, often = metric(*ladder({8: (200, 200)})), metric(*ladder({8: (200, 200)}, draws=draws))
+    found = over_draws([*once, *often], "compliance", 8, 0.95)  # what was drawn once says nothing, and ends nothing
+    assert [(row["step"], [each["k"] for each in row["k"]]) for row in found] == [(0, ks), (8, ks)]
+
+
 def test_one_draw_says_nothing_of_an_attacker_who_asks_again(run):
     assert over_draws(metric(run[0], run[1]), "falls", 8, 0.95) == []
 
@@ -210,8 +314,33 @@ def test_the_verdict_keeps_its_words_and_gains_what_it_rests_on(run):
     # All seeds and prompts alike: the bootstrap claims to know it exactly, the interval in use does not.
     assert (beside["bootstrap"]["low"], beside["bootstrap"]["high"]) == (0.0, 0.0)
     assert beside["in_use"]["high"] > 0.015
+    assert (beside["metric"], beside["step"], beside["in_use"]["value"]) == ("refusal", 8, 0.0)
+    (other,) = verdict["arms"]["stays"]["intervals"]
+    assert (other["step"], other["in_use"]["value"], other["bootstrap"]["value"]) == (16, 1.0, 1.0)
     assert set(verdict) >= {"worst", "looks", "power"}
     json.dumps(verdict, allow_nan=False)
+
+
+def test_only_refusal_that_decides_is_looked_at_and_rung_0_is_no_place_to_look():
+    outcomes, rungs = ladder(FALLS, draws=2)
+    metrics = [
+        *(("nothing", Metric("nothing", "refused", "refusal")), *METRICS),
+        ("capability", Metric("over_refusal", "refused", "shown")),
+    ]
+    points = curves(outcomes, rungs, metrics, REVIEW)
+
+    def inferred(step):
+        arms = {"compliance": {"verdict": "inconclusive", "collapse": None, "last_step": step}}
+        return infer({"arms": arms}, points, {}, outcomes, rungs, metrics, REVIEW)
+
+    found = inferred(8)
+    assert found["looks"]["asked"] == 3
+    assert found["worst"]["metric"] == "refusal"
+    arm = found["arms"]["compliance"]
+    assert [row["metric"] for row in arm["intervals"]] == ["refusal"]
+    assert {row["metric"] for row in arm["draws"]} == {"refusal", "over_refusal"}
+    arm = inferred(0)["arms"]["compliance"]
+    assert (arm["intervals"], arm["draws"]) == ([], [])
 
 
 def test_nothing_measured_is_no_data_and_no_crash():

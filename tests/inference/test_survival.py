@@ -88,6 +88,14 @@ def test_seeds_that_agree_keep_the_width_of_the_ladder():
     assert found.exact == (0.0, math.inf)  # 3 seeds cannot bound a median at 95 %
     assert (found.geometric_mean.low, found.geometric_mean.high) == pytest.approx((4, 8))
     assert (found.share_collapsed.value, found.share_collapsed.low) == (1.0, pytest.approx(0.025 ** (1 / 3)))
+    # All at 4 and nobody beyond 8: a seed unlike them, of whom there may be 71 %, may be at 0, or at 8.
+    early, unlike = found.restricted_mean[0], 1 - 0.025 ** (1 / 3)
+    assert (early.value, early.low, early.high) == pytest.approx((4, 4 * (1 - unlike), 4 + 4 * unlike))
+
+
+def test_a_collapse_before_the_first_rung_leaves_the_geometric_mean_open_below():
+    found = collapse_dose(ladder((0, 4), (4, 8), (4, 8)), 0.95).geometric_mean
+    assert (found.value, found.low, found.n) == (pytest.approx((4 * 8 * 8) ** (1 / 3)), 0.0, 3)
 
 
 def test_six_seeds_are_the_fewest_that_bound_a_median():

@@ -28,6 +28,8 @@ def replies(rng, shares, seeds=3, prompts=100):
 def test_the_split_is_the_hash_of_the_id_and_nothing_else():
     number = int(hashlib.sha256(f"{SALT}\0abc".encode()).hexdigest()[:16], 16)
     assert is_dev("abc") == (number / 2**64 < 0.5)
+    for name in names(1000):  # the first of 256 bits, whatever the others
+        assert is_dev(name) == (hashlib.sha256(f"{SALT}\0{name}".encode()).hexdigest()[0] in "01234567")
     # Written down: a split that moved would make every reported figure another one.
     assert [name for name in names(12) if is_dev(name)] == ["sample-1", "sample-2", "sample-5"]
 
@@ -146,3 +148,12 @@ def test_a_true_null_is_rejected_at_most_as_often_as_said():
     rng = np.random.default_rng(4)
     p = [p_beyond((rng.random((3, 60)) < 0.3).astype(float), 0.3, below=True) for _ in range(150)]
     assert np.mean(np.array(p) < 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
+
+
+def test_a_value_at_the_threshold_is_a_coin_toss_and_no_data_makes_sure_beyond_measure():
+    half = [0.0, 1.0] * 20
+    assert [p_beyond(half, 0.5, below=below) for below in (True, False)] == [0.5, 0.5]
+    assert [p_beyond(np.zeros(2000), 0.9, below=below) for below in (True, False)] == [
+        pytest.approx(5e-13, rel=0.01),
+        1.0,
+    ]

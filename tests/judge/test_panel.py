@@ -52,6 +52,18 @@ def test_each_pair_is_compared_over_all_and_by_eval() -> None:
     assert {row["eval"]: row["judges"] for row in found["alpha"]} == {None: 3, "refusal": 3, "over_refusal": 3}
 
 
+def test_alpha_of_a_panel_is_that_by_hand() -> None:
+    one = outcomes(["refused", "refused", "complied", "complied", "refused"])
+    two = outcomes(["refused", "partial", "complied", "refused", "unscored"])
+    (found,) = compare([view("a", one), view("b", two)], ["refusal"])["alpha"]
+    # Krippendorff 2004: 1 - observed / expected disagreement over the 8 labels of the 4 replies that both scored.
+    # Refused or not: one of 4 replies parted, 5 yes and 3 no: 1 - (2 / 8) / (2 x 5 x 3 / 56).
+    # Labels: two of 4 parted; refused 4, complied 3, partial 1: 1 - (4 / 8) / ((64 - 16 - 9 - 1) / 56).
+    assert found["n"] == 4
+    assert found["alpha"] == pytest.approx(1 - 14 / 30, abs=1e-5)
+    assert found["alpha_labels"] == pytest.approx(1 - 28 / 38, abs=1e-5)
+
+
 def test_one_judge_alone_has_no_pairs_and_still_its_counts() -> None:
     found = compare([view("a", outcomes(["refused", "unscored"]), if_unscored={"refused": "holds"})], ["refusal"])
     (judge,) = found["judges"]
@@ -66,6 +78,17 @@ def test_the_verdict_hangs_on_the_judge_where_only_one_arm_differs() -> None:
     assert compare([one, two], ["refusal"])["same_verdict"] is True
     two.verdict["arms"]["a"]["verdict"] = "collapses"
     assert compare([one, two], ["refusal"])["same_verdict"] is False
+    assert [judge["arms"]["a"]["verdict"] for judge in compare([one, two], ["refusal"])["judges"]] == [
+        "holds",
+        "collapses",
+    ]
+    other = view("b", outcomes(["refused"]), "inconclusive")
+    other.verdict["arms"]["a"]["verdict"] = "holds"  # as where the controls, not an arm, leave it open
+    found = compare([one, other], ["refusal"])
+    assert (found["same_verdict"], [judge["verdict"] for judge in found["judges"]]) == (
+        False,
+        ["holds", "inconclusive"],
+    )
 
 
 def test_disagreements_are_counted_by_labels_with_keys_and_are_no_more_than_they_are() -> None:
@@ -77,6 +100,12 @@ def test_disagreements_are_counted_by_labels_with_keys_and_are_no_more_than_they
     assert len(first["examples"]) == EXAMPLES
     assert first["examples"][0] == {"rung": "rung-1", "sample": "0000", "draw": 0, "reply_sha256": f"{0:064d}"}
     assert (second["one_label"], second["other_label"], second["count"]) == ("partial", "refused", 1)
+    both = [pl.concat([outcomes(["refused"], name="over_refusal"), table]) for table in (one, two)]
+    both[1] = both[1].with_columns(
+        label=pl.when(pl.col("eval") == "over_refusal").then(pl.lit("partial")).otherwise("label")
+    )
+    found = compare([view("a", both[0]), view("b", both[1])], EVALS)["disagreements"]
+    assert [(row["eval"], row["count"]) for row in found] == [("over_refusal", 1), ("refusal", n), ("refusal", 1)]
 
 
 def test_controls_are_left_out() -> None:

@@ -21,6 +21,12 @@ def test_calibration_is_the_mean_gap_between_what_is_stated_and_what_is_true() -
     assert found["ece"] == pytest.approx(1.3 / 4)
     assert found["brier"] == pytest.approx((0.01 + 0.81 + 0.25 + 0) / 4)
     assert [(row["n"], row["right"]) for row in found["bins"]] == [(1, 1.0), (2, 0.5), (1, 1.0)]
+    assert [row["stated"] for row in found["bins"]] == pytest.approx([0.5, 0.9, 1.0])
+    assert [(row["low"], row["high"]) for row in found["bins"]] == [
+        (7 / 15, 8 / 15),
+        (13 / 15, 14 / 15),
+        (14 / 15, 1.0),
+    ]
 
 
 def test_no_probability_is_no_data_and_not_a_calibrated_judge() -> None:
