@@ -38,7 +38,8 @@ def publish(work: Workspace) -> None:
             was sent (the differences are listed, and no report is saved).
         InstrumentError: W&B's client does not work.
     """
-    run, compared = _read(work), _comparison(work)
+    run = _read(work)
+    compared = _comparison(work, run.verdict)
     config, folder = work.config.publish, work.folder.root
     track = replace(work.config.track, project=config.project or work.config.track.project)
     (folder / "wandb").mkdir(exist_ok=True)
@@ -65,8 +66,8 @@ def _read(work: Workspace) -> ReportData:
     )
 
 
-def _comparison(work: Workspace) -> Mapping[str, Any] | None:
-    """Read `publish.compare`, and make sure that this run is one of the two."""
+def _comparison(work: Workspace, verdict: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Read `publish.compare`; make sure that this run is one of the two, and was read as its verdict reads it now."""
     if (named := work.config.publish.compare) is None:
         return None
     made = read_json(Path(named).expanduser())
@@ -76,6 +77,12 @@ def _comparison(work: Workspace) -> Mapping[str, Any] | None:
         raise UserError(
             f"publish.compare: {named} is no comparison of this run ({here[:8]})",
             "make one with stages=[compare] compare.runs=[A,B], this run among them, and name its comparison.json",
+        )
+    judge = {key: verdict["judge"][key] for key in ("kind", "version")}
+    if (made.get("judge"), made.get("thresholds")) != (judge, verdict["thresholds"]):
+        raise UserError(
+            f"publish.compare: {named} was made under another judge or other thresholds than this run's verdict",
+            "make it again: stages=[compare] compare.runs=[A,B]",
         )
     return dict(made)
 

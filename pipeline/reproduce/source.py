@@ -205,12 +205,12 @@ def output_folder(source: Source, config: ReproduceConfig) -> Path:
     """Return the reproduction's run folder.
 
     Raises:
-        UserError: it is the run's own, or it holds something that is no run.
+        UserError: it is the run's own or lies in that, or it holds something that is no run.
     """
     root = source.folder.root
     folder = Path(config.output).expanduser().absolute() if config.output else root.with_name(f"{root.name}-again")
-    if folder.resolve() == root.resolve():
-        raise UserError("reproduce.output: it is the run's own folder", "name another, or leave it out")
+    if folder.resolve().is_relative_to(root.resolve()):
+        raise UserError("reproduce.output: it is the run's own folder, or lies in it", "name another, or leave it out")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"reproduce.output: {folder} is a file", "name a folder")
     strangers = [] if not folder.is_dir() else [entry for entry in folder.iterdir() if not entry.name.startswith(".")]

@@ -291,3 +291,16 @@ def test_a_comparison_of_other_runs_is_refused_before_anything_is_sent(
     said = refused(publish, compare=str(tmp_path / "comparison.json"))
     assert "no comparison of this run" in said
     assert stub.received == []
+
+
+def test_a_comparison_under_another_judge_is_not_put_beside_this_verdict(
+    place: Path, publish: Publish, stub: Stub, tmp_path: Path
+) -> None:
+    folder = run_folder(place)
+    verdict, plan = (json.loads((folder / name).read_text()) for name in ("verdict.json", "plan.json"))
+    judge = {"kind": verdict["judge"]["kind"], "version": "0" * 64}
+    made = {"runs": {"A": {"run_sha256": plan["run_sha256"]}}, "judge": judge, "thresholds": verdict["thresholds"]}
+    (tmp_path / "comparison.json").write_text(json.dumps(made))
+    said = refused(publish, compare=str(tmp_path / "comparison.json"))
+    assert "under another judge or other thresholds" in said
+    assert stub.received == []

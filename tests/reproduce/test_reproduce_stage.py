@@ -258,7 +258,8 @@ def test_what_makes_no_sense_is_told(command: Run, overrides: tuple[str, ...], t
 
 
 def test_neither_the_runs_folder_nor_a_folder_of_other_things_is_written_to(again: Run, place: Path) -> None:
-    assert "it is the run's own folder" in again(f"reproduce.output={place / 'run'}", filled=False, code=2)
+    for own in (place / "run", place / "run" / "again"):
+        assert "it is the run's own folder" in again(f"reproduce.output={own}", filled=False, code=2)
     (place / "mine").mkdir()
     (place / "mine" / "thesis.txt").write_text("years of work")
     assert "holds other files and no run" in again(f"reproduce.output={place / 'mine'}", filled=False, code=2)
