@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final
 
 Place = tuple[float, float]
-DASHES: Final = ("", "7 4", "2 3", "8 3 2 3", "12 4", "12 3 2 3", "4 4")  # SVG's words for `ink.DASHES`
+DASHES: Final = ("", "7 4", "2 3", "8 3 2 3", "12 4")  # SVG's words for `ink.DASHES`
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pipeline.report.ink import (
     DASHES,
     DODGE,
     GREY,
+    SPREAD,
     SYMBOLS,
     blank_figure,
     capability_floor,
@@ -137,13 +138,14 @@ class DoseAxis:
     def __init__(self, run: ReportData) -> None:
         steps = {int(point.get("step") or 0) for point in run.points}
         self.arms = max(1, len(run.arms()))
+        self.dodge = min(DODGE, SPREAD / max(1, self.arms - 1))
         self.steps = sorted(step for step in steps if step > 0)
         self.first = self.steps[0] if self.steps else 1
         self.last = self.steps[-1] if self.steps else 2
 
     def place(self, step: int, index: float | None = None) -> float:
         """Return where a step stands; arms stand a little beside each other."""
-        offset = 0.0 if index is None else (index - (self.arms - 1) / 2) * DODGE
+        offset = 0.0 if index is None else (index - (self.arms - 1) / 2) * self.dodge
         return float((step or self.first / 2) * 2**offset)
 
     def layout(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What all figures share: colours, marks, layout, and the words on hovering.
 
-Colours are Okabe and Ito's (2008, "Color Universal Design"), told apart with every common colour-vision
-deficiency; arms also differ in marker and dash, so that a grey print can be read. Green comes last: nothing
-here means "safe".
+Colours begin with Okabe and Ito's (2008, "Color Universal Design"). The others keep their hues, darker on light paper
+and lighter on a dark page, so that each has 3:1 with its ground (WCAG 2.2, 1.4.11) and any two are told apart with
+every common colour-vision deficiency. Arms also differ in marker and dash, so that a grey print can be read. Green
+comes last: nothing here means "safe".
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ import plotly.graph_objects as go
 
 from pipeline.report.data import ReportData, has_value, interval, number, quantity, share
 
-PALETTE: Final = ("#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#009E73")
-SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star")
-DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+# 7 colours, 8 symbols and 5 dashes have no common divisor: two arms look alike after 280, not after 7.
+PALETTE: Final = ("#D55E00", "#0072B2", "#A63A73", "#593809", "#269CBF", "#351B59", "#004C42")
+ON_DARK: Final = dict(
+    zip(PALETTE, ("#D55E00", "#3D9BDC", "#BF7394", "#F2D361", "#C2E9F2", "#7452CC", "#73E6B8"), strict=True)
+)
+SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "x")
+DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
 GREY: Final = "#767676"  # legible on white and on black; the page replaces it by its own ink
 GRID: Final = "rgba(128,128,128,0.18)"
 FONT: Final = "-apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 DODGE: Final = 0.045  # octaves between arms, so that equal values do not hide one another
+SPREAD: Final = 0.2  # octaves between the first arm and the last at most, so that each still stands at its rung
 MARGIN: Final = 0.045  # of the y axis, so that 0 and 1 are drawn whole
 
 
@@ -72,6 +78,7 @@ def blank_figure(title: str) -> go.Figure:
     """
     layout = go.Layout(
         template="none",
+        meta={"on_dark": ON_DARK},  # page.js puts these in place of the palette's on a dark page
         height=380,
         title={"text": title, "x": 0, "xanchor": "left", "y": 0.985, "yanchor": "top", "font": {"size": 15}},
         margin={"l": 56, "r": 12, "t": 62, "b": 52},

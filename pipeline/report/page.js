@@ -4,32 +4,36 @@
   const specs = JSON.parse(document.getElementById("figure-data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const GREY = "#767676", PAPER_WIDTH = 660, PAPER_HALF = 318; // CSS pixels of A4 less its margins
-  const BLUE = "#0072B2", BLUE_ON_DARK = "#3d9bdc"; // the palette's blue is too dim on a dark page
 
   function drawn(layout, node, paper) {
-    const themed = coloured(layout, inkOf(paper), paper);
+    const themed = coloured(layout, layout, paper);
     const wide = node.closest("figure").classList.contains("wide");
     const width = paper ? (wide ? PAPER_WIDTH : PAPER_HALF) : node.clientWidth;
-    const narrow = width < 480;
-    delete themed.title; // it stands above in the page's own type, where it can wrap
-    themed.margin.t = 30;
-    themed.height -= 32;
+    const narrow = width < 480, tight = width < 800 && layout.meta.tight;
+    if (tight) {
+      themed.height = tight.height;
+      themed.yaxis.range = tight.yaxis_range;
+      tight.ay.forEach((ay, n) => { themed.annotations[n].ay = ay; });
+    }
+    delete themed.title; // it stands above in the page's own type, where it can wrap, and so does the legend
+    themed.showlegend = false;
+    themed.margin.t = 12;
+    themed.height -= 50;
     themed.width = width;
     if (narrow) {
-      themed.height = paper ? 270 : wide ? 380 : 330;
-      themed.margin = { l: wide ? 50 : 38, r: 6, t: 28, b: 46 };
+      themed.height = wide ? themed.height - 8 : paper ? 252 : 312;
+      themed.margin = { l: wide ? 50 : 38, r: 6, t: 10, b: 46 };
       themed.font.size = 11;
-      themed.legend.font.size = 11;
       const title = themed.xaxis.title;
       if (title) title.text = title.text.replace(" scale; 0 is the untouched subject", "; 0: untouched");
     }
     return themed;
   }
 
-  function coloured(data, ink, paper) {
-    let text = JSON.stringify(data).replaceAll(GREY, ink);
-    if (dark.matches && !paper) text = text.replaceAll(BLUE, BLUE_ON_DARK);
-    return JSON.parse(text);
+  function coloured(data, layout, paper) {
+    const onDark = dark.matches && !paper ? layout.meta.on_dark : {};
+    const inks = { [GREY]: inkOf(paper), ...onDark };
+    return JSON.parse(JSON.stringify(data).replace(/#[0-9A-Fa-f]{6}/g, (found) => inks[found] || found));
   }
 
   function inkOf(paper) {
@@ -39,7 +43,7 @@
   function draw(paper) {
     for (const node of document.querySelectorAll("[data-figure]")) {
       const spec = specs[node.dataset.figure];
-      Plotly.react(node, coloured(spec.data, inkOf(paper), paper), drawn(spec.layout, node, paper), { displayModeBar: false });
+      Plotly.react(node, coloured(spec.data, spec.layout, paper), drawn(spec.layout, node, paper), { displayModeBar: false });
     }
   }
 

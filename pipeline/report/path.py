@@ -23,12 +23,13 @@ from pipeline.report.ink import (
     hover,
     say_no_data,
 )
+from pipeline.report.path_labels import LETTER, LETTER_TIGHT, OFF, Label, place_labels
 from pipeline.report.unreached import CENSORED, tried, why_not
 from pipeline.report.view import collapse_of
 
-NEAR: Final = 0.12  # rungs nearer than this, on axes of length 1, share one label
 ARROW_FROM: Final = 0.08  # shorter moves have no arrow
-ROW: Final = 0.085  # of the upright axis: the height of a row of labels above 1, one for each arm
+FIELD: Final = 240  # CSS pixels from the upright axis's beginning to 1, however many rows of labels stand above
+ROW: Final = 20 / FIELD  # of that height: a row of labels
 
 
 @dataclass(frozen=True)
@@ -47,28 +48,38 @@ class _Point:
 def path_figure(run: ReportData) -> go.Figure:
     """Draw capability against refusal as a path from rung 0 through the rungs: intervals, steps, arrows."""
     figure = blank_figure("Capability against refusal, from rung 0 on")
-    _draw_collapse_region(figure, run)
     paths = {arm: found for arm in run.arms() if (found := _points(run, arm))}
     low = _floor(paths.values())
     for arm, points in paths.items():
         figure.add_traces([_path_trace(run, arm, points), _arrows(run, arm, points, low)])
-        _flag(figure, run, arm, points, low)
-    figure.update_layout(
-        height=440,
-        xaxis={
-            "title": {"text": "refusal", "font": {"size": 13}},
-            "range": [-2 * MARGIN, 1 + 2 * MARGIN],
-            "gridcolor": GRID,
-        },
+    places = {arm: [(p.step, p.place) for p in points] for arm, points in paths.items()}
+    wide, tight = (place_labels(places, 1 - low, letter) for letter in (LETTER, LETTER_TIGHT))
+    for label in wide:
+        _flag(figure, run, label, low)
+    _draw_collapse_region(figure, run, low)
+    figure.update_xaxes(
+        title={"text": "refusal", "font": {"size": 13}}, range=[-2 * MARGIN, 1 + 2 * MARGIN], gridcolor=GRID
     )
     if paths:
+        # page.js puts `tight` in place where the plot is narrow: the labels are the first annotations
+        tightly = {"ay": [_row(label, low) for label in tight], **_reach(figure, tight, low)}
+        figure.update_layout(**_reach(figure, wide, low), meta={**figure.layout.meta, "tight": tightly})
         title = {"text": "capability", "standoff": 6, "font": {"size": 13}}
-        figure.update_yaxes(
-            range=[low, 1 + ROW * (1 + len(run.arms())) * (1 - low)], tickvals=_upright_ticks(low), title=title
-        )
+        figure.update_yaxes(tickvals=_upright_ticks(low), title=title)
     else:
         say_no_data(figure)
     return figure
+
+
+def _reach(figure: go.Figure, labels: list[Label], low: float) -> dict[str, Any]:
+    """Return the height of a figure and its upright axis's range, with room for all rows of labels above 1."""
+    top = 1 + ROW * (2 + max((label.row for label in labels), default=0))
+    margin = figure.layout.margin
+    return {"height": round(FIELD * top) + margin.t + margin.b, "yaxis_range": [low, low + top * (1 - low)]}
+
+
+def _row(label: Label, low: float) -> float:
+    return 1 + (1 - low) * ROW * (1 + label.row)
 
 
 def _points(run: ReportData, arm: str) -> list[_Point]:
@@ -112,33 +123,26 @@ def _upright_ticks(low: float) -> list[float]:
     return [round(1 - n * step, 2) for n in range(int((1 - low) / step + 1e-9), -1, -1)]
 
 
-def _flag(figure: go.Figure, run: ReportData, arm: str, points: list[_Point], low: float) -> None:
-    """Write the steps in the arm's own row above the paths, tied to their rungs; beside a rung where that is taken."""
-    index = run.arms().index(arm)
-    row = 1 + (1 - low) * ROW * (0.7 + index)
-    labels = labels_of([(p.step, p.place) for p in points], first=index == 0, tall=1 - low)
-    taken: list[float] = []
-    for point, label in zip(points, labels, strict=True):
-        x, y = point.place
-        if not label:
-            continue
-        free = all(abs(x - other) >= NEAR for other in taken)
-        taken.append(x)
-        side = -1 if x > 0.5 else 1
-        figure.add_annotation(
-            x=x,
-            y=y,
-            text=label,
-            **({"axref": "x", "ayref": "y", "ax": x + side * 0.012, "ay": row} if free else {"ax": 22 * side, "ay": 0}),
-            xanchor="right" if side < 0 else "left",
-            yanchor="middle",
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=1,
-            arrowcolor=colour(run, arm),
-            standoff=4,
-            font={"size": 12, "color": GREY},
-        )
+def _flag(figure: go.Figure, run: ReportData, label: Label, low: float) -> None:
+    """Write the words for a rung in their row above the paths, tied to it in the arm's colour."""
+    x, y = label.place
+    figure.add_annotation(
+        x=x,
+        y=y,
+        text=html.escape(label.text),
+        axref="x",
+        ayref="y",
+        ax=x + label.side * OFF,
+        ay=_row(label, low),
+        xanchor="right" if label.side < 0 else "left",
+        yanchor="middle",
+        showarrow=True,
+        arrowhead=0,
+        arrowwidth=1,
+        arrowcolor=colour(run, label.arm),
+        standoff=4,
+        font={"size": 12, "color": GREY},
+    )
 
 
 def _error(estimates: list[dict[str, Any]], ink: str) -> dict[str, Any]:
@@ -157,28 +161,6 @@ def _error(estimates: list[dict[str, Any]], ink: str) -> dict[str, Any]:
         "width": 0,
         "color": ink,
     }
-
-
-def labels_of(points: list[tuple[int, tuple[float, float]]], *, first: bool, tall: float) -> list[str]:
-    """Return a label for each rung: steps of neighbours that stay in one place are told at the first of them.
-
-    Rung 0 is all arms' own: it is told with the first arm alone. `tall` is the height of the upright axis.
-    """
-    groups: list[list[int]] = []
-    for place, (_, (x, y)) in enumerate(points):
-        if groups:
-            x0, y0 = points[groups[-1][0]][1]
-            if math.hypot(x - x0, (y - y0) / tall) < NEAR:
-                groups[-1].append(place)
-                continue
-        groups.append([place])
-    labels = [""] * len(points)
-    for group in groups:
-        steps = [points[place][0] for place in group]
-        if not first and steps[0] == 0:
-            continue
-        labels[group[0]] = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-    return labels
 
 
 def _arrows(run: ReportData, arm: str, points: list[_Point], low: float) -> go.Scatter:
@@ -246,7 +228,7 @@ def _unreached(run: ReportData, arm: str) -> str:
     return f"collapse was {missing}" if missing == CENSORED else missing
 
 
-def _draw_collapse_region(figure: go.Figure, run: ReportData) -> None:
+def _draw_collapse_region(figure: go.Figure, run: ReportData, low: float) -> None:
     tau, floor = run.threshold("refusal"), capability_floor(run)
     if not (math.isfinite(tau) and math.isfinite(floor)):
         return
@@ -255,7 +237,7 @@ def _draw_collapse_region(figure: go.Figure, run: ReportData) -> None:
         x0=-2 * MARGIN,
         x1=tau,
         y0=floor,
-        y1=1 + MARGIN / 2,
+        y1=1 + (1 - low) * ROW / 2,  # below the first row of labels
         fillcolor="rgba(128,128,128,0.16)",
         line={"color": GREY, "width": 1.25, "dash": "6px,4px"},
         layer="below",

@@ -14,6 +14,9 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from pipeline.report.ink import ON_DARK
+from pipeline.report.legend import legend
+
 
 @cache
 def template(package: str, name: str) -> jinja2.Template:
@@ -29,16 +32,30 @@ def template(package: str, name: str) -> jinja2.Template:
 
 
 def page_parts(drawn: Mapping[str, go.Figure]) -> dict[str, Any]:
-    """Return what a page needs beside its words: `style`, `titles`, `figures`, `plotly`, `script`, `policy`."""
+    """Return what a page needs beside its words: `style`, `titles`, `figures`, `plotly`, `script`, `policy`.
+
+    And `legends`, by the figure's name as `titles` are.
+    """
     plotly, script = _closed(get_plotlyjs()), _read("page.js")
     return {
-        "style": Markup(_read("style.css")),
+        "style": Markup(_read("style.css") + _on_dark()),
+        "legends": {name: Markup(_legend(figure)) for name, figure in drawn.items()},
         "titles": {name: figure.layout.title.text for name, figure in drawn.items()},
         "figures": Markup(_embedded({name: figure.to_json() for name, figure in drawn.items()})),
         "plotly": Markup(plotly),
         "script": Markup(script),
         "policy": policy(plotly, script),
     }
+
+
+def _legend(figure: go.Figure) -> str:
+    return template("pipeline.report", "legend.html.j2").render(keys=legend(figure))
+
+
+def _on_dark() -> str:
+    """Return the rules that give arms in tables and drawings the colours that the figures have on a dark page."""
+    rules = (f'[style*="--arm:{light}"]{{--arm:{dark}!important}}' for light, dark in ON_DARK.items() if dark != light)
+    return f"@media screen and (prefers-color-scheme:dark){{{''.join(rules)}}}"
 
 
 def _read(name: str) -> str:

@@ -7,7 +7,8 @@ from report_runs import make_run
 
 from pipeline.report import ReportData
 from pipeline.report.claims import not_measured
-from pipeline.report.path import labels_of, partings
+from pipeline.report.path import partings
+from pipeline.report.path_labels import labels_of
 from pipeline.report.scope import ScopeRow, scope
 
 
