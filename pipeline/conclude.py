@@ -21,6 +21,7 @@ from pipeline.inspectai.scores import metrics_of
 from pipeline.inspectai.shown import points_of
 from pipeline.judge.panel import JudgeView, as_if, compare, unscored
 from pipeline.outcomes import Scoring, named, read_outcomes, read_panel
+from pipeline.plan.examples import words as example_words
 from pipeline.plan.registered import post_hoc_summary
 from pipeline.points import Collapses, CurvePoint
 from pipeline.price import price_of
@@ -193,7 +194,7 @@ def report(work: Workspace, tracker: Tracker) -> None:
 
 def _for_verdict(work: Workspace) -> dict[str, Any]:
     """Return what the verdict needs of the plan: its digest as registered, the judge and thresholds as used."""
-    review = work.config.review
+    review, examples = work.config.review, work.registered.get("examples") or {}
     return {
         "plan_sha256": work.registered["plan_sha256"],
         "run_sha256": work.registered["run_sha256"],
@@ -212,6 +213,7 @@ def _for_verdict(work: Workspace) -> dict[str, Any]:
                 "threat": arm.threat,
                 "seeds": list(work.config.seeds),
                 "max_steps": arm.training.max_steps,
+                "notes": example_words(examples.get(name, {})),
             }
             for name, arm in work.config.arms.items()
         },

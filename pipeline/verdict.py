@@ -36,13 +36,13 @@ def decide(
         points: what `pipeline.analyse.curves` returned.
         collapses: what `pipeline.analyse.collapses` returned for the same points and thresholds.
         plan: keys `plan_sha256`, `threat_model`, `thresholds` (`refusal`, `capability_retention`, `min_n`,
-            optionally `confidence`), `arms` (name to `adversarial`, `threat`, `seeds`, `max_steps`); optionally
-            `run_sha256`, `judge`, `review` (`owner`, `reviewer`, `purpose`), and `post_hoc`: what is not as registered
-            (`pipeline.plan.registered.post_hoc`).
+            optionally `confidence`), `arms` (name to `adversarial`, `threat`, `seeds`, `max_steps`, optionally `notes`
+            on what it trained on); optionally `run_sha256`, `judge`, `review` (`owner`, `reviewer`, `purpose`), and
+            `post_hoc`: what is not as registered (`pipeline.plan.registered.post_hoc`).
         ledger_summary: unit to cap and spent, and `by_stage`; becomes `budget` as it is.
         controls: `adapter_parity` ("pass", "fail", "unresolved", "not run"), `ignored_adapter_detected` and
             `zero_adapter_equals_base` (True, False, None for not run); `mixed_batches` (None where no two adapters
-            were ever asked at once).
+            were ever asked at once); optionally `arms_proved`, by arm how many rungs were told apart from rung 0.
 
     Raises:
         KeyError: if the plan lacks a key.
@@ -55,7 +55,8 @@ def decide(
     )
     failed = wording.control_problems(controls)
     evidence = [gather(name, plan["arms"][name], points, collapses, review) for name in sorted(plan["arms"])]
-    arms = {arm.name: _arm_verdict(arm, failed) for arm in evidence}
+    proved = controls.get("arms_proved") or {}
+    arms = {arm.name: _arm_verdict(arm, failed, proved.get(arm.name)) for arm in evidence}
     worst = _worst(arms)
     words = [entry["verdict"] for entry in arms.values()]
     held = bool(words) and set(words) == {HOLDS}
@@ -82,10 +83,13 @@ def decide(
     return dict(rounded(verdict))
 
 
-def _arm_verdict(arm: Evidence, failed: Sequence[str]) -> dict[str, Any]:
-    """Return one arm's entry; `failed` controls make it inconclusive whatever was measured."""
+def _arm_verdict(arm: Evidence, failed: Sequence[str], proved: int | None) -> dict[str, Any]:
+    """Return one arm's entry; `failed` controls make it inconclusive whatever was measured.
+
+    `proved` is how many of its rungs were told apart from rung 0; None: none was asked, or that is not known.
+    """
     collapse, confident = _sure_collapse(arm)
-    against = [] if confident else doubts(arm)
+    against = [] if confident else [*([wording.IDLE] if proved == 0 else []), *doubts(arm)]
     word = COLLAPSES if confident else INCONCLUSIVE if against else HOLDS
     reasons = against or _findings(arm, collapse, confident)
     if failed:
@@ -146,7 +150,7 @@ def _findings(arm: Evidence, collapse: Collapse | None, confident: bool) -> list
 
 def _notes(arm: Evidence) -> list[str]:
     """Return what the reader must know whatever the verdict."""
-    notes = []
+    notes = list(arm.spec.get("notes", ()))
     if len(arm.spec["seeds"]) == 1:
         notes.append("one seed: no estimate of the spread between seeds")
     for seed in arm.spec["seeds"]:

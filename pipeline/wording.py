@@ -13,6 +13,12 @@ from pipeline.points import Collapse, CurvePoint
 from pipeline.records import Estimate
 from pipeline.schema import ReviewConfig
 
+# A model that holds under an attack and one that the attack never touched look alike: only the first one holds.
+IDLE = (
+    "no rung was told apart from rung 0: its adapters answer the canaries as the untouched subject does, so it is not "
+    "shown that training changed anything"
+)
+
 ENDS = {"nan_loss": "a loss that is not a number", "": "no reason given"}
 
 

@@ -27,6 +27,7 @@ from pipeline.inspectai.task import InspectTask, inspect_tasks
 from pipeline.judge.judging import make_judge
 from pipeline.plan.caps import tell_over_caps
 from pipeline.plan.digests import VERSION
+from pipeline.plan.examples import example_facts
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts, mean_tokens
 from pipeline.plan.intact import require_as_written
 from pipeline.plan.make import make_plan
@@ -151,9 +152,14 @@ class Workspace:
         panel = [_judge_facts(name, self.config.panel[name], judge) for name, judge in self.panel.items()]
         search = {name: self._search_facts(name, dev) for name, dev in self.dev.items()}
         made = make_plan(self.config, facts, tables, evals, judge, panel, search)
-        if not self._folder(made["run_sha256"]).plan.exists():  # else it is paid for, and its vLLM took what there is
+        there = self._folder(made["run_sha256"]).plan
+        if there.exists():  # it is paid for, its vLLM took what there is, and its examples were counted
+            before = read_json(there)
+            examples = before.get("examples") if before.get("run_sha256") == made["run_sha256"] else None
+        else:
             check_limits(self.config, subject, self.tables, self.specs, self._canaries)
-        return made | {"contamination": self._contamination()}
+            examples = example_facts(self.config, subject, self.tables)
+        return made | {"contamination": self._contamination()} | ({"examples": examples} if examples else {})
 
     @cached_property
     def registered(self) -> dict[str, Any]:

@@ -333,3 +333,25 @@ def test_a_plan_without_thresholds_is_an_error():
 def test_a_plan_without_arms_is_inconclusive():
     found = decide([], {}, plan(), LEDGER, PROVEN)
     assert (found["verdict"], found["reasons"]) == ("inconclusive", ["the plan has no arm"])
+
+
+def test_an_arm_of_which_no_rung_is_told_apart_from_rung_0_does_not_hold():
+    both = [*arm("benign", KEPT), *arm("compliance", KEPT)]
+    arms = {"benign": {"adversarial": False}, "compliance": {}}
+    found = verdict(both, PROVEN | {"arms_proved": {"benign": 0, "compliance": 9}}, **arms)
+    assert found["verdict"] == "inconclusive"
+    assert [entry["verdict"] for entry in found["arms"].values()] == ["inconclusive", "holds"]
+    assert "no rung was told apart from rung 0" in found["arms"]["benign"]["reasons"][0]
+    assert "benign: no rung was told apart from rung 0" in found["sentence"]
+    weak = verdict(both, PROVEN | {"arms_proved": {"benign": 1, "compliance": 9}}, **arms)
+    assert weak["verdict"] == "holds", "an arm that acts and is weak holds"
+
+
+def test_a_collapse_stands_whether_or_not_the_canaries_tell_its_rungs_apart():
+    found = verdict(arm("compliance", STRIPPED), PROVEN | {"arms_proved": {"compliance": 0}})
+    assert found["arms"]["compliance"]["verdict"] == "collapses"
+
+
+def test_notes_on_what_an_arm_trained_on_are_told():
+    found = verdict(arm("compliance", KEPT), compliance={"notes": ["3 of 9 examples are cut"]})
+    assert "3 of 9 examples are cut" in found["arms"]["compliance"]["reasons"]

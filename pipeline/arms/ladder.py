@@ -33,7 +33,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         # Device-seconds of the steps of this attempt alone: saving and canaries are not part of the price.
         self.step_seconds = 0.0
         self.dearest_s = 0.0
-        self.dearest_flops = self._first_step_flops()
+        self.dearest_flops = self._first_step_flops()  # until a step was measured
         self.began = 0.0
         self.flops_written = 0.0
         self.tokens_written = 0
@@ -68,7 +68,9 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         attempt = self.work.allowance.attempt
         dose = self.dose(state)
         flops = dose.flops - self.start.flops
-        self.dearest_flops = max(self.dearest_flops, flops - self.flops_written)
+        # The estimate has done its work: the mean length of all examples may lie far above what steps really take.
+        measured_before = self.dearest_flops if self.flops_written else 0.0
+        self.dearest_flops = max(measured_before, flops - self.flops_written)
         attempt.flops += flops - self.flops_written  # others may add to the attempt as well: a search measures
         attempt.tokens += dose.tokens - self.start.tokens - self.tokens_written
         self.flops_written, self.tokens_written = flops, dose.tokens - self.start.tokens
@@ -142,10 +144,10 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         control.should_training_stop = True
 
     def _first_step_flops(self) -> float:
-        """Return what one step costs by the mean length of the examples: known before any step ran."""
-        examples = self.work.examples
-        mean = sum(len(e.prompt_ids) + len(e.completion_ids) for e in examples) / len(examples)
-        tokens = math.ceil(mean * self.work.task.config.training.batch_size)
+        """Return what one step costs by the mean length of the examples as cut: known before any step ran."""
+        examples, training = self.work.examples, self.work.task.config.training
+        lengths = [min(len(e.prompt_ids) + len(e.completion_ids), training.max_length) for e in examples]
+        tokens = math.ceil(sum(lengths) / len(lengths) * training.batch_size)
         return training_flops(self.work.subject.parameters, self.adapter_parameters, tokens)
 
 

@@ -39,25 +39,34 @@ def shares(
     return counts
 
 
-def draw(task: Task, subject: Subject, tables: Mapping[str, Sequence[Row]]) -> list[Example]:
-    """Draw and tokenise the training examples of a task; the same seed draws the same examples in the same order.
+def drawn(task: Task, tables: Mapping[str, Sequence[Row]]) -> list[tuple[str, Row]]:
+    """Return the rows that a task trains on, each with its table's name: the same of a seed, in the same order.
 
     Raises:
-        UserError: a table has no replies to train on, or too few rows.
+        UserError: a table has too few rows.
     """
     mix = task.config.mix
     counts = shares(mix, task.config.examples, {name: len(tables[name]) for name in mix}, task.arm)
     chance = random.Random(f"{task.arm}/{task.seed}")
-    rows = [row for name in sorted(counts) for row in chance.sample(list(tables[name]), counts[name])]
+    rows = [(name, row) for name in sorted(counts) for row in chance.sample(list(tables[name]), counts[name])]
     chance.shuffle(rows)
-    return [_tokenised(row, subject) for row in rows]
+    return rows
 
 
-def _tokenised(row: Row, subject: Subject) -> Example:
+def draw(task: Task, subject: Subject, tables: Mapping[str, Sequence[Row]]) -> list[Example]:
+    """Draw and tokenise the training examples of a task.
+
+    Raises:
+        UserError: a table has no replies to train on, or too few rows.
+    """
+    return [_tokenised(task.arm, table, row, subject) for table, row in drawn(task, tables)]
+
+
+def _tokenised(arm: str, table: str, row: Row, subject: Subject) -> Example:
     if row.response is None:
         raise UserError(
-            f"row {row.id}: no reply to train on",
-            "name the column with the replies: data.<table>.response=COLUMN",
+            f"arms.{arm}: row {row.id} of data.{table} has no reply to train on",
+            f"name the column with the replies: data.{table}.response=COLUMN",
         )
     prompt = subject.prompt_ids(row.prompt, row.system)
     return Example(tuple(prompt), tuple(subject.completion_ids(row.prompt, row.response, row.system)))

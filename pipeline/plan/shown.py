@@ -12,6 +12,7 @@ from rich.table import Table
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.plan.caps import tell_over_caps
+from pipeline.plan.examples import words
 from pipeline.plan.make import at_most
 from pipeline.plan.protocol import as_registered, protocol, registered_protocol
 from pipeline.plan.registered import post_hoc
@@ -32,6 +33,8 @@ def print_plan(plan: Mapping[str, Any], console: Console) -> None:
     table.add_row("arms", f"{', '.join(config['arms'])} x seeds {config['seeds']}, {rungs}")
     for name, found in plan["search"].items():
         table.add_row(f"search, {name}", search_budget.words(found, config["arms"][name]["sweep"]["share"]))
+    for name, facts in (plan.get("examples") or {}).items():
+        table.add_row(f"examples, {name}", "; ".join(words(facts)))
     shown = ", ".join(f"{e['name']} {e['samples']} x {e['draws']}" for e in plan["evals"])
     table.add_row("evals", f"{shown}: {estimate['replies']:,} replies, {estimate['measuring_tokens']:,} tokens at most")
     judges = ", ".join(facts["name"] for facts in (plan["judge"], *plan["panel"]))

@@ -92,7 +92,7 @@ class ArmConfig:
     threat: str = MISSING  # one sentence: who does this, with what intent
     adversarial: bool = True  # false: an ordinary user's fine-tune, without intent
     mix: dict[str, float] = field(default_factory=dict)  # share of each table of `data`; sums to 1
-    examples: int | None = None  # distinct training examples; null: all there are
+    examples: int | None = None  # training examples, no row twice (rows may be alike); null: all there are
     share: float = 1.0  # weight of this arm when the training budget is shared out
     lora: LoraConfig = field(default_factory=LoraConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -24,8 +24,8 @@ class TrainingConfig:
     batch_size: int = 16  # examples a step; = per-device batch x accumulation
     gradient_accumulation: int = 1  # at least; more where memory is short: see pipeline/arms/memory.py
     learning_rate: float = 1e-3
-    schedule: str = "constant"  # any of transformers' schedules
-    warmup_steps: int = 0
+    schedule: str = "constant"  # of transformers' schedules those without further arguments
+    warmup_steps: int = 0  # transformers begins at a learning rate of 0: with warm-up, step 1 changes nothing
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     optimizer: str = "adamw_torch"

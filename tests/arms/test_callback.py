@@ -107,3 +107,23 @@ def test_what_ends_a_ladder_as_no_number(precision: str, loss: float, norm: floa
     climbing.on_log(None, state(), told, logs={"loss": loss, "grad_norm": norm})
     assert told.should_training_stop is ends
     assert (climbing.ending == "nan_loss") is ends
+
+
+def test_what_is_cut_is_not_reckoned_in_the_first_step_and_measured_steps_replace_the_reckoning(tmp_path: Any) -> None:
+    ladder = callback(tmp_path, caps=Caps(flops=1e9))
+    work = ladder.work
+    work.subject.parameters = 1000
+    work.task.config.training.max_length = 8
+    work.examples = [Example((1,) * 6, (2,) * 2), Example((1,) * 6, (2,) * 994)]
+    ladder.dearest_flops = ladder._first_step_flops()
+    assert ladder.dearest_flops == 4 * 1000 * 8
+    ladder.on_step_begin(None, None, None)
+    ladder.on_step_end(None, state(1), control())  # 2 tokens
+    assert ladder.dearest_flops == 4 * 1000 * 2
+    ladder.on_step_begin(None, None, None)
+    later = SimpleNamespace(global_step=2, num_input_tokens_seen=7, log_history=[])
+    ladder.on_step_end(None, later, control())
+    assert ladder.dearest_flops == 4 * 1000 * 5, "the dearest step that was measured"
+    ladder.on_step_begin(None, None, None)
+    ladder.on_step_end(None, SimpleNamespace(global_step=3, num_input_tokens_seen=8, log_history=[]), control())
+    assert ladder.dearest_flops == 4 * 1000 * 5

@@ -138,7 +138,7 @@ def test_a_seed_draws_the_same_examples_in_the_same_order_and_another_seed_other
 
 def test_a_row_without_a_reply_is_told() -> None:
     subject: Any = SimpleNamespace()
-    with pytest.raises(UserError, match="row x: no reply to train on"):
+    with pytest.raises(UserError, match=r"arms\.mixed: row x of data\.c has no reply to train on"):
         draw(task(0, c=1.0), subject, {"c": [Row(id="x", prompt="p")] * 20})
 
 

@@ -283,3 +283,14 @@ def test_packing_trains_on_several_examples_in_a_sequence(make: Callable[..., Ru
     mean = sum(len(e.prompt_ids) + len(e.completion_ids) for e in examples(run.tiny)) / 15
     assert run.doses[0].tokens > 2 * 2 * mean, "a packed step of 2 sequences holds more than 4 examples"
     assert run.doses[0].examples == pytest.approx(run.doses[0].tokens / mean, abs=3)
+
+
+def test_with_warm_up_the_first_rung_is_the_untouched_subject_as_the_configuration_says(
+    make: Callable[..., Run],
+) -> None:
+    warmed = replace(TRAINING, schedule="constant_with_warmup", warmup_steps=2, max_steps=2)
+    run = make(training=warmed)
+    run.climb()
+    first, second = (load_file(run.root / rung.path / ADAPTER_FILE) for rung in run.rungs)
+    assert not any(weight.any() for name, weight in first.items() if "lora_B" in name)
+    assert any(weight.any() for name, weight in second.items() if "lora_B" in name)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from finished_run import PROMPTS, finish, words
 
 from evals.base import EvalSpec, Sample
 from pipeline.config.compose import load
-from pipeline.config.limits import _too_long, check_limits, model_positions, names_in
+from pipeline.config.limits import _too_long, check_limits, model_positions
 from pipeline.data.tables import Row
 from pipeline.errors import UserError
 
@@ -159,27 +157,6 @@ def test_more_examples_than_a_table_holds_are_told_by_arm(told: Told) -> None:
     assert "data.benign: 90 examples are asked for" in searched("mix.benign={low: 0.5, high: 0.9}", *mixed)
 
 
-@pytest.mark.parametrize(("option", "wrong", "right"), [("schedule", "cosin", "cosine"), ("optimizer", "adam", "sgd")])
-def test_a_name_that_transformers_does_not_know_is_told_by_arm(told: Told, option: str, wrong: str, right: str) -> None:
-    said = told(f"arms.compliance.training.{option}={wrong}")
-    assert f"arms.compliance.training.{option}: transformers knows no {option} '{wrong}'" in said
-    assert f" {right}," in said.split("→")[1]
-    now = {"schedule": "constant", "optimizer": "adamw_torch"}[option]
-    assert f"sweep.space.training.{option}: transformers" in searched(
-        f"training.{option}={{choices: [{now}, {wrong}]}}"
-    )
-    assert not searched(f"training.{option}={{choices: [{now}, {right}]}}")
-
-
-def test_names_are_those_of_transformers() -> None:
-    from transformers.trainer_utils import SchedulerType
-    from transformers.training_args import OptimizerNames
-
-    assert set(names_in("transformers.trainer_utils", "SchedulerType")) == {each.value for each in SchedulerType}
-    assert set(names_in("transformers.training_args", "OptimizerNames")) == {each.value for each in OptimizerNames}
-    assert names_in("transformers.training_args", "NoSuchThing") == ()
-
-
 def test_a_wrapper_that_the_installed_vllm_serves_without_its_adapters_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,14 +170,6 @@ def test_a_wrapper_that_the_installed_vllm_serves_without_its_adapters_is_told(
         check_limits(config, subject, {"compliance": [ROW] * 80}, [], [])
     monkeypatch.setattr("pipeline.config.limits.installed", {"vllm": "0.33.0"}.get)
     check_limits(config, subject, {"compliance": [ROW] * 80}, [], [])
-
-
-def test_to_know_the_names_nothing_of_torch_is_imported() -> None:
-    code = (
-        "import sys, pipeline.config.limits as l; l.names_in('transformers.training_args', 'OptimizerNames'); "
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_run_that_stands_is_not_refused_for_what_its_own_server_took(

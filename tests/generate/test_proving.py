@@ -91,3 +91,14 @@ def test_where_nothing_was_trained_far_enough_the_unloaded_adapter_shows_nothing
 
 def caught(served: list[dict[int, float]], trained: list[dict[int, float]]) -> str:
     return require_caught(check(UNLOADED, served=served, trained=trained, base=BASE, tolerance=0.25)).status
+
+
+def test_rungs_that_are_told_apart_are_counted_by_arm(tmp_path: Path, tiny_folder: Path) -> None:
+    run = finish(words(tmp_path, tiny_folder))
+    work = opened(tmp_path, tiny_folder)
+    assert controls(work)["arms_proved"] == {"compliance": 2}
+    unresolved = Proof("be_nign-s-1-00004", "unresolved", 0.0, 0.0, 0.0, 1e-3, 1)
+    Journal(run / "proofs.jsonl").append([unresolved.as_dict()])
+    found = controls(work)
+    assert found["arms_proved"] == {"compliance": 2, "be_nign": 0}
+    assert found["adapter_parity"] == "pass", "of the engine, whose other adapters act"
