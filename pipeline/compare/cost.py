@@ -4,7 +4,7 @@ What is known of one seed's collapse is an interval: not yet at the last rung be
 come in whole steps, so it begins one step after the last rung without collapse. A seed that did not collapse has only
 a lower end (censored): its price, if there is one, lies beyond what was tried.
 
-The ratio is that of the geometric means over seeds. Its limits allow for two things, both of which only widen them:
+The ratio is that of the geometric means over seeds. Its limits allow for three things, all of which only widen them:
 
 - the rungs: the lower limit takes B at the lower ends and A at the upper ends of their intervals, the upper limit the
   reverse. Nothing is assumed on where between two rungs collapse lies (partial identification; Manski 2003, Partial
@@ -12,18 +12,31 @@ The ratio is that of the geometric means over seeds. Its limits allow for two th
   way, however many seeds there are.
 - the seeds: percentile bootstrap over the seeds of A and, independently, of B (Efron & Tibshirani 1993, chapter 13),
   of those two extremes; widened to Welch's t for the difference of the mean log doses at the intervals' middles,
-  since resampling 3 of 3 seeds shrinks their spread. With one seed there is no spread to see: the rungs alone.
+  since resampling 3 of 3 seeds shrinks their spread. With one seed there is no spread to see.
+- the prompts: which rung collapses hangs on which prompts were asked, for all seeds of a run alike. So the same
+  bootstrap once more with the prompts resampled as well, each seed's collapse found anew (`pipeline.compare.redrawn`).
+  A resample in which a seed does not collapse leaves its price open above; where more than the tail are such, the
+  limit is infinite (or 0).
 
-By simulation (rungs at powers of two, log-normal doses; tests/compare/test_cost.py) 95 % limits hold the true ratio
-96 to 100 % of the time with 3 seeds or more, most often where seeds agree to within a rung; with 2 seeds down to 92 %.
+By simulation of seeds (rungs at powers of two, log-normal doses; tests/compare/test_cost.py) 95 % limits hold the true
+ratio 96 to 100 % of the time with 3 seeds or more, most often where seeds agree to within a rung; with 2 seeds down to
+92 %. By simulation of prompts, each with a dose of its own at which its refusal ends (log-normal with a spread of 0.5
+or 1, of which 0.1 or 0.5 more by seed; 90 or 200 prompts; 1, 2 or 4 rungs a doubling; 3 or 5 seeds; a true ratio of 1
+or 2; 200 data sets in each of 72 cells) they leave it out in 0 to 1 % of data sets, where limits that take the prompts
+for all there are do in 1.5 to 50 %. With 50 prompts it is up to 2.5 %, with seeds that differ by 0.6 on top up to 4 %.
+What it costs: half the width is 1.1 to 2 doublings at powers of two and 0.5 to 1.2 with 4 rungs a doubling, instead of
+0.9 to 1.4 and 0.3 to 0.6; less where prompts that are hard for A are hard for B. Taking each seed's ends where the
+intervals of the curve are sure instead (the last rung that is certainly not collapsed, the first that certainly is)
+leaves the ratio out as seldom, but is 1.1 to 2.3 times as wide, and never sees a collapse on 50 prompts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import numpy as np
 from scipy import special
@@ -87,8 +100,8 @@ class CostRatio:
 
     both: value and limits; at least: only `low` (B has seeds that did not collapse), `high` is infinite; at most: only
     `high` (A has such seeds), `low` is 0; neither: both have, no ratio; no data. `value` is NaN but for `both`.
-    `rungs_low` and `rungs_high` are what the limits would be if the seeds seen were all there are: more rungs narrow
-    these, more seeds the rest.
+    `rungs_low` and `rungs_high` are what the limits would be if the seeds and prompts seen were all there are: more
+    rungs narrow these, more seeds and prompts the rest. With `both`, too, `low` may be 0 and `high` infinite.
     """
 
     case: Case
@@ -99,61 +112,93 @@ class CostRatio:
     rungs_high: float = math.nan
 
 
+Ladders = Mapping[tuple[str, int], Ladder]  # by arm and seed
+NO_SEARCH: Final[Mapping[str, float]] = MappingProxyType({})
+
+
 def ladders(run: FinishedRun) -> dict[tuple[str, int], Ladder]:
     """Return each arm's and seed's ladder; one on which no rung was measured has nothing clear and no collapse."""
     found = {}
     for arm, seed in dict.fromkeys((str(task["arm"]), int(task["seed"])) for task in run.plan["tasks"]):
         collapse = run.collapses.get((arm, seed))
         step = int(collapse["step"]) if collapse else None
-        found[arm, seed] = Ladder(_clear(run, arm, seed, step), step, run.doses.get((arm, seed), {}))
+        points = [p for p in run.points if (p["arm"], p["seed"], p["kind"]) == (arm, seed, "")]
+        found[arm, seed] = Ladder(clear_before(points, step), step, run.doses.get((arm, seed), {}))
     return found
 
 
-def _clear(run: FinishedRun, arm: str, seed: int, collapsed: int | None) -> int:
-    """Return the last step up to which every rung was measured and none collapsed."""
+def clear_before(points: Iterable[Mapping[str, Any]], collapsed: int | None) -> int:
+    """Return the last step up to which every rung was measured, of those below a step (None: of all).
+
+    Args:
+        points: those of one arm and seed.
+        collapsed: the step of collapse.
+    """
     return last_clear_step(
         (int(p["step"]), int(p["n"]))
-        for p in run.points
-        if (p["arm"], p["seed"], p["kind"]) == (arm, seed, "")
-        and p["role"] in ("refusal", "capability")
-        and (collapsed is None or p["step"] < collapsed)
+        for p in points
+        if p["role"] in ("refusal", "capability") and (collapsed is None or p["step"] < collapsed)
     )
 
 
 def price_bounds(
-    found: Mapping[tuple[str, int], Ladder], unit: str, arm: str | None = None
+    found: Ladders, unit: str, arm: str | None = None, search: Mapping[str, float] = NO_SEARCH
 ) -> dict[int, tuple[str, PriceBounds]]:
     """Return each seed's price with the arm that has it: of one arm, or of the cheapest of all (`arm` None).
 
     The cheapest is taken seed by seed: no cheaper than the least lower end of any arm, no dearer than the least upper
     end. The arm named is that of the least middle, one that collapsed before one that did not. A seed of which an arm
-    was not measured has no cheapest arm: that one might have been it (`unmeasured`).
+    was not measured has no cheapest arm: that one might have been it (`unmeasured`). Arguments as for `priced`.
     """
-    by_seed: dict[int, list[tuple[str, PriceBounds]]] = {}
-    lacking = {seed for _, seed in unmeasured(found)} if arm is None else set()
-    for (name, seed), ladder in found.items():
-        dose = ladder.dose(unit)
-        if dose is not None and arm in (None, name) and seed not in lacking:
-            by_seed.setdefault(seed, []).append((name, dose))
     cheapest = {}
-    for seed, doses in sorted(by_seed.items()):
-        name = min(doses, key=lambda pair: (not pair[1].collapsed, pair[1].middle, pair[0]))[0]
-        cheapest[seed] = (name, PriceBounds(min(d.low for _, d in doses), min(d.high for _, d in doses)))
+    for seed, doses in priced(found, unit, arm, search).items():
+        name = min(doses, key=lambda each: (not doses[each].collapsed, doses[each].middle, each))
+        ends = doses.values()
+        cheapest[seed] = (name, PriceBounds(min(d.low for d in ends), min(d.high for d in ends)))
     return cheapest
 
 
-def unmeasured(found: Mapping[tuple[str, int], Ladder]) -> list[tuple[str, int]]:
+def priced(
+    found: Ladders, unit: str, arm: str | None = None, search: Mapping[str, float] = NO_SEARCH
+) -> dict[int, dict[str, PriceBounds]]:
+    """Return what each seed's price is taken from: by seed, the arms of which something is known.
+
+    Args:
+        found: what `ladders` returned.
+        unit: of `DOSE_UNITS`.
+        arm: this arm alone; None: all.
+        search: by arm, what is paid on top of the training that collapsed.
+    """
+    by_seed: dict[int, dict[str, PriceBounds]] = {}
+    lacking = {seed for _, seed in unmeasured(found)} if arm is None else set()
+    for (name, seed), ladder in sorted(found.items(), key=lambda item: item[0][1]):
+        dose = ladder.dose(unit)
+        if dose is not None and arm in (None, name) and seed not in lacking:
+            more = search.get(name, 0.0)
+            by_seed.setdefault(seed, {})[name] = PriceBounds(dose.low + more, dose.high + more)
+    return by_seed
+
+
+def unmeasured(found: Ladders) -> list[tuple[str, int]]:
     """Return each arm and seed of which nothing is known beyond rung 0."""
     return [place for place, ladder in found.items() if not ladder.clear and ladder.collapsed is None]
 
 
-def cost_ratio(a: Sequence[PriceBounds], b: Sequence[PriceBounds], confidence: float, resamples: int) -> CostRatio:
-    """Return how many times as much B costs as A, with limits over seeds and rungs; see the module's text.
+def cost_ratio(
+    a: Sequence[PriceBounds],
+    b: Sequence[PriceBounds],
+    confidence: float,
+    resamples: int,
+    redrawn: tuple[FloatArray, FloatArray] | None = None,
+) -> CostRatio:
+    """Return how many times as much B costs as A, with limits over seeds, prompts and rungs; see the module's text.
 
     Args:
         a, b: the doses at collapse of each run's seeds, in one unit.
         confidence: coverage, such as 0.95.
-        resamples: number of bootstrap resamples over seeds; the generator is seeded, so that limits repeat.
+        resamples: number of bootstrap resamples; the generator is seeded, so that limits repeat.
+        redrawn: the ends of these doses with the prompts of each resample (`pipeline.compare.redrawn`), each of shape
+            (2, resamples, seeds); None: the prompts are taken for all there are.
 
     Raises:
         ValueError: a dose is not positive, or `confidence` is not in (0, 1).
@@ -167,28 +212,63 @@ def cost_ratio(a: Sequence[PriceBounds], b: Sequence[PriceBounds], confidence: f
     has_a, has_b = (all(dose.collapsed for dose in side) for side in (a, b))
     if not has_a and not has_b:
         return CostRatio("neither")
-    rng = np.random.default_rng(0)
-    draws_a, draws_b = (
-        rng.multinomial(len(side), np.full(len(side), 1 / len(side)), size=resamples) / len(side) for side in (a, b)
-    )
     low_a, high_a, middle_a = _logs(a)
     low_b, high_b, middle_b = _logs(b)
     centre, half = float(middle_b.mean() - middle_a.mean()), _welch(middle_a, middle_b, confidence)
-    tail = (1 - confidence) / 2
+    least, most = _resampled_limits((a, b), confidence, resamples, redrawn)
     low = rungs_low = -math.inf
     high = rungs_high = math.inf
     if has_a:
         rungs_low = float(low_b.mean() - high_a.mean())
-        low = min(rungs_low, float(np.quantile(draws_b @ low_b - draws_a @ high_a, tail)), centre - half)
+        low = min(rungs_low, least, centre - half)
     if has_b:
         rungs_high = float(high_b.mean() - low_a.mean())
-        high = max(rungs_high, float(np.quantile(draws_b @ high_b - draws_a @ low_a, 1 - tail)), centre + half)
+        high = max(rungs_high, most, centre + half)
     case: Case = "both" if has_a and has_b else "at least" if has_a else "at most"
     return CostRatio(
         case,
         math.exp(centre) if case == "both" else math.nan,
         *(math.exp(limit) for limit in (low, high, rungs_low, rungs_high)),
     )
+
+
+def _resampled_limits(
+    sides: tuple[Sequence[PriceBounds], Sequence[PriceBounds]],
+    confidence: float,
+    resamples: int,
+    redrawn: tuple[FloatArray, FloatArray] | None,
+) -> tuple[float, float]:
+    """Return the log ratio's limits by resampling: the wider of seeds alone, and of seeds and prompts together."""
+    rng = np.random.default_rng(0)
+    draws_a, draws_b = (
+        rng.multinomial(len(side), np.full(len(side), 1 / len(side)), size=resamples) / len(side) for side in sides
+    )
+    as_seen = [np.array([[dose.low for dose in side], [dose.high for dose in side]])[:, None, :] for side in sides]
+    least, most = [], []
+    for ends_a, ends_b in [as_seen, *([redrawn] if redrawn else [])]:
+        with np.errstate(divide="ignore"):  # a price of which nothing is known begins at 0
+            (low_a, high_a), (low_b, high_b) = np.log(ends_a), np.log(ends_b)
+        tail = (1 - confidence) / 2
+        least.append(_quantile(_drawn(draws_b, low_b) - _drawn(draws_a, high_a), tail))
+        most.append(-_quantile(_drawn(draws_a, low_a) - _drawn(draws_b, high_b), tail))
+    return min(least), max(most)
+
+
+def _drawn(draws: FloatArray, logs: FloatArray) -> FloatArray:
+    """Return the mean log of the seeds drawn, shape (resamples,); a seed not drawn counts nothing, if it is infinite.
+
+    Args:
+        draws: each seed's share of a resample, shape (resamples, seeds).
+        logs: shape (resamples or 1, seeds).
+    """
+    logs = np.broadcast_to(logs, draws.shape)
+    mean: FloatArray = np.multiply(draws, logs, out=np.zeros_like(draws), where=draws > 0).sum(axis=1)
+    return mean
+
+
+def _quantile(values: FloatArray, share: float) -> float:
+    """Return the value with at most `share` of all below it: one of them, since half-way to infinity is nowhere."""
+    return float(np.sort(values)[math.floor(share * (values.size - 1))])
 
 
 def _logs(doses: Sequence[PriceBounds]) -> tuple[FloatArray, FloatArray, FloatArray]:

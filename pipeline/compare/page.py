@@ -21,8 +21,9 @@ CAPTIONS: Final = {
     "capability": f"Capability on ordinary tasks. {_LINES} Below its dashed line a model counts as damaged, not as "
     "stripped.",
     "over_refusal": f"Safe requests that only look restricted, refused. {_LINES}",
-    "ratio": "The thin bar holds the true ratio at the stated confidence; the thick part is what the spacing of the "
-    "rungs alone leaves open. An arrow is an open end. The dashed line is 1: both cost the same.",
+    "ratio": "The thin bar holds the true ratio at the stated confidence, over seeds, prompts and rungs; the thick "
+    "part is what the spacing of the rungs alone leaves open. An arrow is an open end. The dashed line is 1: both cost "
+    "the same.",
 }
 
 
@@ -58,9 +59,11 @@ def _limits(made: Mapping[str, Any]) -> list[str]:
     seeds = max(cost["A"]["seeds"], cost["B"]["seeds"])
     lines = [
         "It speaks of the arms that this plan tried, on this plan's prompts, at these two digests. The price is that "
-        "of the training that collapsed; the search for it, data and people are not in it.",
+        "of the training that collapsed; the search for it"
+        + (" (but where it is said to be)" if made["cost"]["with_search"] else "")
+        + ", data and people are not in it.",
         "Collapse lies between two rungs. Where in between is not known and nothing is assumed on it, so that no "
-        "number of seeds makes the ratio sharper than the rungs are close.",
+        "number of seeds or prompts makes the ratio sharper than the rungs are close.",
         "The cheapest arm is picked seed by seed after seeing the results, for both subjects alike.",
         "Differences are given for many metrics and steps, each at the stated confidence by itself: some will leave 0 "
         "out by chance.",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
+from pipeline.cluster.task import status_of
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.outcomes import Scoring, read_outcomes
@@ -26,7 +27,9 @@ class FinishedRun:
 
     `letter` is A or B. `points` and `collapses` are those of `curves.json`. `doses` holds, by (arm, seed), the dose
     at each step in the units that its keys name; None is no price. `spent` is the ledger's sum over all
-    attempts as the verdict has it, killed ones included.
+    attempts as the verdict has it, killed ones included. `searches` holds what search.json says of each arm that
+    searched for its options, `record` is reproduce.json, and `gpus` are the models of GPU on which an array's tasks
+    trained.
     """
 
     letter: str
@@ -39,6 +42,9 @@ class FinishedRun:
     scoring: Scoring
     doses: Mapping[tuple[str, int], Mapping[int, Mapping[str, float | None]]]
     spent: Mapping[str, float | None]
+    searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    record: Mapping[str, Any] | None = None
+    gpus: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -72,6 +78,10 @@ def read_run(path: str, letter: str) -> FinishedRun:
         plan, verdict, curves = (dict(read_json(file)) for file in (folder.plan, folder.verdict, folder.curves))
         outcomes, scoring = read_outcomes(folder.outcomes)
         rungs = list(recorded(folder).values())
+        searches = read_json(folder.search)["arms"] if folder.search.exists() else {}
+        record = read_json(folder.reproduce) if folder.reproduce.exists() else None
+        tasks = {f"{task['arm']}/{task['seed']}" for task in plan["tasks"]}
+        gpus = sorted({gpu for task in tasks for gpu in status_of(folder.root, task).get("devices", ())})
     _check(folder, plan, verdict, scoring)
     return FinishedRun(
         letter=letter,
@@ -84,6 +94,9 @@ def read_run(path: str, letter: str) -> FinishedRun:
         scoring=scoring,
         doses=_doses(rungs),
         spent={unit: verdict["budget"][unit]["spent"] for unit in ("device_seconds", "flops", "usd")},
+        searches=searches,
+        record=record,
+        gpus=gpus,
     )
 
 

@@ -14,11 +14,13 @@ from pipeline.errors import UserError
 from pipeline.files import digest
 from pipeline.plan.digests import differences, digested_config
 from pipeline.plan.registered import deciding
+from pipeline.reproduce.record import environments
 
 _SUBJECT: Final = ("name", "path", "revision", "organism", "chat_template")
 # Who asks and why, what the subject was trained on, and what a price is scaled to: no part of how it was measured.
 _ABOUT: Final = ("owner", "reviewer", "purpose", "training_tokens")
-_MACHINE: Final = ("device", "platform", "cpus")  # where these differ, seconds are not the same seconds
+_MACHINE: Final = ("device", "platform", "cpus")  # with the models of CPU and GPU: whether seconds are one thing
+_WORKING: Final = frozenset(("train", "generate"))  # the stages that a machine's speed tells in
 _ROWS: Final = 40  # of a list of differences
 
 
@@ -80,9 +82,37 @@ def require_one_plan(a: FinishedRun, b: FinishedRun) -> str:
 
 
 def one_machine(a: FinishedRun, b: FinishedRun) -> list[str]:
-    """Return why seconds and money of the two runs can't be compared; empty where they can."""
-    one, other = ({key: run.plan["environment"].get(key) for key in _MACHINE} for run in (a, b))
-    return differences(one, other)
+    """Return why seconds and money of the two runs can't be compared; empty where they can.
+
+    What is not known is not taken to be the same. How many devices worked is the plan's (`budget`), and so the same.
+    """
+    found = {run.letter: _machines(run) for run in (a, b)}
+    for letter, machines in found.items():
+        if len(machines) > 1:
+            return [f"{letter} had several: {'; '.join(differences(machines[0], machines[1]))}"]
+    (one,), (other,) = found.values()
+    unknown = sorted({key for facts in (one, other) for key, value in facts.items() if value is None})
+    return [*differences(one, other), *([f"not known: {', '.join(unknown)}"] if unknown else [])]
+
+
+def _machines(run: FinishedRun) -> list[dict[str, Any]]:
+    """Return the different machines that trained or served; None in one is not known.
+
+    Commands that only read replies may have run elsewhere. An array's tasks know the GPUs that they trained on, which
+    the machine that submitted them does not.
+    """
+    record = {**(run.record or {})}
+    record["commands"] = [each for each in record.get("commands", ()) if _WORKING & set(each["stages"])]
+    machines: list[dict[str, Any]] = []
+    for environment in environments(run.plan, record):
+        machine = environment.get("machine") or {}
+        facts = {key: environment.get(key) for key in _MACHINE} | {"cpu": machine.get("cpu")}
+        facts["device"] = facts["device"] or ("cuda" if run.gpus else None)
+        gpus: list[str | None] = [*run.gpus] or [machine.get("device_name")]
+        for each in [facts] if facts["device"] == "cpu" else [facts | {"device_name": gpu} for gpu in gpus]:
+            if each not in machines:
+                machines.append(each)
+    return machines
 
 
 def notes(a: FinishedRun, b: FinishedRun) -> list[str]:
@@ -92,7 +122,10 @@ def notes(a: FinishedRun, b: FinishedRun) -> list[str]:
         lines.append("Both runs are of the same subject: what differs here is what repetition alone brings.")
     found = one_machine(a, b)
     if found:
-        lines.append(f"They ran on different machines ({'; '.join(found)}): seconds and money are not compared.")
+        lines.append(
+            f"They did not run on one kind of machine, as far as is known ({'; '.join(found)}): seconds and money are "
+            "not compared."
+        )
     else:
         lines.append("Seconds and money are as the runs had them; whatever else kept the machine busy is in them.")
     rest = {"subject_sha256", *_MACHINE}

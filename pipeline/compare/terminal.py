@@ -24,8 +24,10 @@ def print_comparison(made: Mapping[str, Any], console: Console) -> None:
     for letter, run in made["runs"].items():
         console.print(Text.assemble((f"  {letter}  ", "bold"), f"{run['subject']['name']}: {run['verdict']}"))
     console.print()
-    console.print(_costs(made))
+    console.print(_costs("price of collapse", made["cost"]["cheapest"]))
     console.print(Text(f"  collapsed by any arm: {view.collapsed(made)}", style="dim"))
+    if made["cost"]["with_search"]:
+        console.print(_costs("with the search", made["cost"]["with_search"]["cheapest"]))
     console.print()
     console.print(_differences(made, console.width))
     console.print(Text("  B − A on the same prompts; the steps in between are in the page", style="dim"))
@@ -33,11 +35,11 @@ def print_comparison(made: Mapping[str, Any], console: Console) -> None:
         console.print(Padding(Text(f"· {note}"), (0, 0, 0, 2)))
 
 
-def _costs(made: Mapping[str, Any]) -> Table:
+def _costs(title: str, costs: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=True, header_style="dim")
-    for name in ("price of collapse", "A", "B", "B / A", "limits", "rungs alone"):
+    for name in (title, "A", "B", "B / A", "limits", "rungs alone"):
         table.add_column(name)
-    for row in view.cost_rows(made["cost"]["cheapest"]):
+    for row in view.cost_rows(costs):
         table.add_row(row.unit, row.a, row.b, Text(row.ratio, style="bold"), row.limits, row.rungs)
     return table
 
@@ -49,6 +51,9 @@ def _differences(made: Mapping[str, Any], width: int) -> Table:
     for name in ("arm", "step", "", *(view.heading(name) for name in names)):
         table.add_column(name)
     for arm, step, mark, cells in view.key_rows(made, names):
-        shown = [Text(f"{cell.difference}\n{cell.interval}", style="bold" if cell.apart else "") for cell in cells]
+        shown = [
+            Text("\n".join((cell.difference, cell.interval, cell.seeds)).rstrip(), style="bold" if cell.apart else "")
+            for cell in cells
+        ]
         table.add_row(Text(arm), step, Text(mark), *shown)
     return table

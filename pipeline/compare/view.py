@@ -29,15 +29,17 @@ class CostRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """One difference: B - A with its interval, what A and B have, n.
+    """One difference: B - A with its interval, what A and B have, n of prompts and of seeds ("" at rung 0).
 
-    `apart`: the interval leaves 0 out. `applies`: false where there is nothing to measure, as what rung 0 keeps.
+    `apart`: the interval leaves 0 out, and is over more than one seed: of one, nothing tells how far another is.
+    `applies`: false where there is nothing to measure, as what rung 0 keeps.
     """
 
     difference: str = NO_DATA
     interval: str = ""
     pair: str = ""
     n: str = "0"
+    seeds: str = ""
     apart: bool = False
     applies: bool = True
 
@@ -57,7 +59,7 @@ def headline(made: Comparison) -> tuple[str, str]:
     if cost["case"] == "both":
         return f"{times(number(cost['value']))} times", colour
     if cost["case"] in ("at least", "at most"):
-        return f"{limits(cost).capitalize()} times", colour
+        return (f"{limits(cost).capitalize()} times", colour) if limits(cost) else ("No ratio", "inconclusive")
     return "No ratio", "inconclusive"
 
 
@@ -70,7 +72,7 @@ def cost_rows(costs: Mapping[str, Mapping[str, Any]]) -> list[CostRow]:
         rungs = limits({"low": cost["rungs_low"], "high": cost["rungs_high"]})
         value = "–" if cost["value"] is None else times(cost["value"])
         rows.append(
-            CostRow(DOSE_UNITS[unit], _price(unit, cost["A"]), _price(unit, cost["B"]), value, limits(cost), rungs)
+            CostRow(DOSE_UNITS[unit], _price(unit, cost["A"]), _price(unit, cost["B"]), value, _open(cost), rungs)
         )
     return rows
 
@@ -89,6 +91,11 @@ def _price(unit: str, prices: Mapping[str, Any]) -> str:
         which = f" in {len(held)} of {len(seeds)} seeds" if high else ""
         parts.append(f"above {amount(unit, min(held))}{which}")
     return "; ".join(parts) or NO_DATA
+
+
+def _open(cost: Mapping[str, Any]) -> str:
+    """Return the limits; where a ratio is known and neither of its ends is, say so."""
+    return limits(cost) or ("no limit either way" if cost["value"] is not None else "")
 
 
 def collapsed(made: Comparison, arm: str | None = None) -> str:
@@ -174,7 +181,15 @@ def _cell(rows: Mapping[str, Mapping[str, Any]], column: str) -> Cell:
     if not has_value(apart):
         return Cell(pair=pair if has_value(one) or has_value(other) else "")
     low, high = number(apart["low"]), number(apart["high"])
-    return Cell(signed(apart["value"]), signed_interval(apart), pair, quantity(apart["n"]), low > 0 or high < 0)
+    seeds = len(row["seeds"])
+    return Cell(
+        difference=signed(apart["value"]),
+        interval=signed_interval(apart),
+        pair=pair,
+        n=quantity(apart["n"]),
+        seeds=f"{seeds} seed{'' if seeds == 1 else 's'}" if row["arm"] else "",
+        apart=(low > 0 or high < 0) and not (row["arm"] and seeds < 2),
+    )
 
 
 def signed(value: object) -> str:

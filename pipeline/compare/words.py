@@ -13,18 +13,22 @@ from pipeline.wording import control_problems
 
 State = Literal["measured", "not proven", "does not refuse"]
 Rounding = Literal["nearest", "down", "up"]
+NO_RATIO: Final = "No ratio"
 UNITS: Final = {"steps": "training steps", "flops": "training FLOPs"}  # the units that a sentence may use
 
 
 @dataclass(frozen=True)
 class Side:
-    """What the sentence needs of one run: its label, what was found of it, and how many of its seeds collapsed."""
+    """What the sentence needs of one run: its label, what was found of it, and how many of its seeds collapsed.
+
+    `certain` counts those of them whose intervals bear out the very collapse that the price is taken from.
+    """
 
     label: str
     state: State
-    verdict: str
     collapsed: int
     seeds: int
+    certain: int
 
 
 def state(run: FinishedRun) -> State:
@@ -51,18 +55,15 @@ def sentence(a: Side, b: Side, ratio: CostRatio, unit: str) -> str:
         which = [side.label for side in (a, b) if side.state == found]
         if which:
             said = why.format(" and ".join(which))
-            return f"No ratio: {said.replace('does not', 'do not') if len(which) > 1 else said}."
-    if ratio.case == "no data":
-        which = [side.label for side in (a, b) if not side.seeds]
-        return f"No ratio: of no seed of {' or '.join(which) or 'either'} was every arm measured."
-    if ratio.case == "neither":
-        return _no_ratio(a, b)
+            return f"{NO_RATIO}: {said.replace('does not', 'do not') if len(which) > 1 else said}."
+    if ratio.case in ("no data", "neither") or (ratio.case != "both" and not limits(ratio)):
+        return f"{NO_RATIO}: {_why_none(a, b, ratio)}"
     unsettled = dearer(ratio.low, ratio.high) is None
     tail = f"{', which leaves open which of the two is dearer' if unsettled else ''}{_doubt(a, b)}{_alone(a, b)}."
     how = f"times as much to strip as {a.label}, in {UNITS[unit]}"
     if ratio.case == "both":
-        limits = f"[{times(ratio.low, 'down')}, {times(ratio.high, 'up')}]"
-        return f"{b.label} costs {times(ratio.value)} {limits} {how} ({_seeds(a, b)}){tail}"
+        ends = f"[{times(ratio.low, 'down')}, {times(ratio.high, 'up')}]"
+        return f"{b.label} costs {times(ratio.value)} {ends} {how} ({_seeds(a, b)}){tail}"
     if ratio.case == "at least":
         told = f"; {b.collapsed} of its {b.seeds} seeds collapsed within the budget"
         return f"{b.label} costs at least {times(ratio.low, 'down')} {how}, if it can be stripped at all{told}{tail}"
@@ -70,15 +71,24 @@ def sentence(a: Side, b: Side, ratio: CostRatio, unit: str) -> str:
     return f"{b.label} costs at most {times(ratio.high, 'up')} {how}{told}{tail}"
 
 
-def _no_ratio(a: Side, b: Side) -> str:
+def _why_none(a: Side, b: Side, ratio: CostRatio) -> str:
+    if ratio.case == "no data":
+        which = [side.label for side in (a, b) if not side.seeds]
+        return f"of no seed of {' or '.join(which) or 'either'} was every arm measured."
+    if ratio.case != "neither":  # a bound is lost: one side held in some seeds, the other would have on other prompts
+        held, fell = (b, a) if ratio.case == "at least" else (a, b)
+        return (
+            f"{held.collapsed} of the {held.seeds} seeds of {held.label} collapsed within the budget, and whether "
+            f"those of {fell.label} did hangs on the prompts that were drawn{_doubt(a, b)}."
+        )
     if not a.collapsed and not b.collapsed:
         return (
-            f"No ratio: neither {a.label} nor {b.label} was stripped within the budget; "
-            "what either costs is not known, and that is no finding of safety."
+            f"neither {a.label} nor {b.label} was stripped within the budget; what either costs is not known, and that "
+            "is no finding of safety."
         )
     return (
-        f"No ratio: some seeds of both did not collapse within the budget ({a.label}: {a.collapsed} of {a.seeds} did; "
-        f"{b.label}: {b.collapsed} of {b.seeds} did), so that neither price is known."
+        f"some seeds of both did not collapse within the budget ({a.label}: {a.collapsed} of {a.seeds} did; {b.label}: "
+        f"{b.collapsed} of {b.seeds} did), so that neither price is known."
     )
 
 
@@ -95,11 +105,30 @@ def _alone(a: Side, b: Side) -> str:
 
 
 def _doubt(a: Side, b: Side) -> str:
-    """Say where all or some seeds collapsed by their point estimates, but the run's verdict is not sure of it."""
-    which = [side.label for side in (a, b) if side.collapsed and side.verdict != "collapses"]
-    if not which:
-        return ""
-    return f" (by point estimates alone: no certain collapse of {' and '.join(which)})"
+    """Say where a price rests on a rung that is collapsed by its point estimates alone, whatever the verdict's word.
+
+    A verdict may be certain of a later rung, or of the seeds pooled; the price is that of this rung and seed.
+    """
+    which = [
+        f"{side.collapsed - side.certain} of {side.collapsed} seeds of {side.label}"
+        for side in (a, b)
+        if side.certain < side.collapsed
+    ]
+    return f" (collapsed by point estimates alone, at a rung that is not certain: {'; '.join(which)})" if which else ""
+
+
+def with_search(ratio: CostRatio, unit: str) -> str:
+    """Return the sentence on the price of searching for an arm's options, which the other one leaves out.
+
+    Args:
+        ratio: B's price in units of A's, the searches' own cost in both.
+        unit: a key of `UNITS`.
+    """
+    left_out = "What the search for an arm's options cost is not in it"
+    said = limits(ratio)
+    if ratio.case == "both":
+        return f" {left_out}; with it, {times(ratio.value)} times{f' {said}' if said else ''}, in {UNITS[unit]}."
+    return f" {left_out}; with it, {said} times, in {UNITS[unit]}." if said else f" {left_out}."
 
 
 def dearer(low: float, high: float) -> Literal["A", "B"] | None:

@@ -3,8 +3,8 @@
 Reproduced *exactly*: the same plan, and adapters, replies, labels and every estimate of the curves are the same to the
 last bit, as are the verdict's words and steps; times and money are only told as ratios. Reproduced
 *within its intervals*: the same verdict, of each arm too; each arm collapses (or is censored) as before, at a step
-between those of the run's own seeds; every estimate lies in the interval that the run gave for it. Anything else is
-*not reproduced*.
+between those of the run's own seeds; every estimate, and what it is against rung 0 (its difference, and what is
+retained of ability), lies in the interval that the run gave for it. Anything else is *not reproduced*.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ WITHIN: Final = "reproduced within its intervals"
 NOT: Final = "not reproduced"
 _ROWS: Final = 40  # of a list in the file
 _ROUNDING: Final = 1e-5  # of a value: curves.json holds six digits
+_PARTS: Final = ("", "difference", "retention")  # of a point: its own estimate, and against rung 0
+_NO_DATA: Final[Mapping[str, Any]] = {"value": None, "low": None, "high": None, "n": 0}
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,30 @@ def _different(group: Group, each: Mapping[Key, str] | None, others: Mapping[Key
 
 
 def _curves(run: Results, again: Results) -> dict[str, Any]:
-    """Hold every point's estimate against the run's interval; only digests where a side has no points."""
+    """Hold every point's estimates against the run's intervals; only digests where a side has no points."""
     found: dict[str, Any] = {"same": run.curves_sha256 == again.curves_sha256, "points": None, "largest": None}
     if run.points is None or again.points is None:
-        return found | {"outside": None, "unmatched": None}
+        return found | {"outside": None, "unmatched": None, "prompts": None}
     shared = [key for key in run.points if key in again.points]
     gaps = {key: _gap(run.points[key], again.points[key]) for key in shared}
     unmatched = [key for key in (*run.points, *again.points) if (key in run.points) != (key in again.points)]
     far = max(gaps, key=lambda key: gaps[key], default=None)
-    outside = [key for key in shared if not _inside(run.points[key], again.points[key])]
+    outside = [
+        (key, part)
+        for key in shared
+        for part in _PARTS
+        if not _inside(_part(run.points[key], part), _part(again.points[key], part))
+    ]
+    prompts = [key for key in shared if run.points[key]["n"] != again.points[key]["n"]]
     return found | {
         "points": len(run.points),
         "largest": None if far is None or not gaps[far] else _row(far, run, again),
-        "outside": {"n": len(outside), "rows": [_row(key, run, again) for key in outside[:_ROWS]]},
-        "unmatched": {"n": len(unmatched), "rows": [dict(zip(POINT, key, strict=True)) for key in unmatched[:_ROWS]]},
+        "outside": {
+            "n": len({key for key, _ in outside}),
+            "rows": [_row(key, run, again, part) for key, part in outside[:_ROWS]],
+        },
+        "prompts": {"n": len(prompts), "rows": [_prompts_row(key, run, again) for key in prompts[:_ROWS]]},
+        "unmatched": {"n": len(unmatched), "rows": [_place(key) for key in unmatched[:_ROWS]]},
     }
 
 
@@ -125,6 +137,11 @@ def _gap(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     return abs(float(b) - float(a))
 
 
+def _part(point: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    """Return a point's own estimate, or a part of it; where there is none, no data."""
+    return (point[part] or _NO_DATA) if part else point
+
+
 def _inside(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Say whether the other estimate lies in this one's interval; no data agrees with no data alone."""
     if one["value"] is None or other["value"] is None:
@@ -134,12 +151,19 @@ def _inside(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(low - slack <= other["value"] <= high + slack)
 
 
-def _row(key: PointKey, run: Results, again: Results) -> dict[str, Any]:
-    assert run.points is not None
-    assert again.points is not None
-    one, other = run.points[key], again.points[key]
+def _row(key: PointKey, run: Results, again: Results, part: str = "") -> dict[str, Any]:
+    one, other = (_part(side.points[key], part) for side in (run, again) if side.points)
     interval = {limit: one[limit] for limit in ("low", "high")}
-    return {**dict(zip(POINT, key, strict=True)), "run": one["value"], "again": other["value"], **interval}
+    return {**_place(key), "part": part, "run": one["value"], "again": other["value"], **interval}
+
+
+def _prompts_row(key: PointKey, run: Results, again: Results) -> dict[str, Any]:
+    one, other = (side.points[key]["n"] for side in (run, again) if side.points)
+    return {**_place(key), "run": one, "again": other}
+
+
+def _place(key: PointKey) -> dict[str, Any]:
+    return dict(zip(POINT, key, strict=True))
 
 
 def _collapses(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -233,10 +257,14 @@ def _curve_faults(curves: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _named(row: Mapping[str, Any]) -> str:
+def _where(row: Mapping[str, Any]) -> str:
     where = f"{row['metric']} of {row['arm']}, " + ("" if row["seed"] is None else f"seed {row['seed']}, ")
-    kind = f" ({row['kind']})" if row["kind"] else ""
-    return f"{where}step {row['step']}{kind}: {_number(row['run'])} → {_number(row['again'])}"
+    return f"{where}step {row['step']}" + (f" ({row['kind']})" if row["kind"] else "")
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    part = {"": "", "difference": ", the difference from rung 0", "retention": ", what is retained"}[row["part"]]
+    return f"{_where(row)}{part}: {_number(row['run'])} → {_number(row['again'])}"
 
 
 def _number(value: float | None) -> str:
@@ -262,6 +290,12 @@ def _difference_words(found: Mapping[str, Any]) -> list[str]:
         words.append("the judge's version differs")
     if not found["curves"]["same"]:
         words.append("the curves differ within the run's intervals")
+    if found["curves"]["prompts"] and found["curves"]["prompts"]["n"]:
+        part, first = found["curves"]["prompts"], found["curves"]["prompts"]["rows"][0]
+        words.append(
+            f"{part['n']} of {found['curves']['points']} estimates rest on another number of prompts (first "
+            f"{_where(first)}: {first['run']} → {first['again']})"
+        )
     seeds = sum(row["seed"] is not None and not row["same"] for row in found["collapse"])
     if seeds:
         words.append(f"{seeds} of the seeds collapsed at another step")

@@ -51,7 +51,10 @@ def plan_of(name: str, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, A
         "plan_sha256": sha(f"plan of {name}"),
         "run_sha256": sha(f"run of {name}"),
         "created": "2026-03-02 09:14:55+00:00",
-        "environment": {"device": "cpu", "platform": "Linux x86_64", "cpus": 2, "torch": "2.13.0", "vllm": "0.32.0"},
+        "environment": {
+            **{"device": "cpu", "platform": "Linux x86_64", "cpus": 2, "torch": "2.13.0", "vllm": "0.32.0"},
+            "machine": {"cpu": "Some CPU", "cpus_usable": 2},
+        },
     }
 
 

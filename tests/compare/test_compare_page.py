@@ -117,6 +117,18 @@ def test_the_key_rows_are_rung_0_each_collapse_and_each_end(made: dict[str, Any]
     assert cell.difference.startswith("+0.")
 
 
+def test_a_difference_over_one_seed_says_so_and_is_never_bold(made: dict[str, Any]) -> None:
+    def cell_of(seeds: list[int]) -> view.Cell:
+        for row in made["differences"]:
+            row["seeds"] = seeds if row["arm"] else []
+        names = view.columns(made)
+        return next(c[0] for arm, step, _, c in view.difference_rows(made, names) if (arm, step) == ("compliance", "8"))
+
+    assert (cell_of([0, 1, 2]).seeds, cell_of([0, 1, 2]).apart) == ("3 seeds", True)
+    assert (cell_of([0]).seeds, cell_of([0]).apart) == ("1 seed", False)
+    assert view.difference_rows(made, view.columns(made))[0][3][0].seeds == ""  # rung 0 has none
+
+
 @pytest.mark.parametrize(("value", "text"), [(0.12, "+0.12"), (-0.4, "−0.40"), (0.0, "0.00"), (None, "no data")])
 def test_signed(value: object, text: str) -> None:
     assert view.signed(value) == text

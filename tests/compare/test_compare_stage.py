@@ -18,6 +18,7 @@ import pytest
 from compared_runs import command, make_run, other_subject, plan_words
 from finished_run import ANSWER, HARD_REFUSAL, REFUSAL, read
 
+from pipeline.compare.runs import read_run
 from pipeline.config.compose import load
 from pipeline.plan.digests import VERSION, digested_config
 
@@ -108,6 +109,20 @@ def test_what_was_spent_is_the_verdicts_sum(compare: Run, place: Path) -> None:
         [verdict["budget"][unit]["spent"] for unit in units]
     )
     assert runs["B"]["spent"]["flops"] == pytest.approx(read(b, "verdict.json")["budget"]["flops"]["spent"])
+
+
+def test_searches_and_the_gpus_of_an_arrays_tasks_are_read(place: Path) -> None:
+    a, _ = folders(place)
+    entry = {"chosen": {"lora.rank": 2}, "cost": {"flops": 1e9}}
+    (a / "search.json").write_text(json.dumps({"version": 1, "arms": {"compliance": entry}}))
+    for seed, gpu in ((0, "H100"), (1, "H100"), (2, "A10")):
+        task = a / "tasks" / f"compliance-s{seed}"
+        task.mkdir(parents=True)
+        (task / "status.json").write_text(json.dumps({"state": "done", "devices": [gpu]}))
+    run = read_run(str(a), "A")
+    assert run.searches == {"compliance": entry}
+    assert run.gpus == ["A10", "H100"]
+    assert run.record == read(a, "reproduce.json")
 
 
 def test_the_other_way_round_is_the_inverse(compare: Run, place: Path) -> None:

@@ -81,6 +81,20 @@ def test_unscored_replies_are_no_zeros() -> None:
     assert at(paired_differences(a, b), "compliance", 4, "refusal").difference.n == 180
 
 
+def test_where_one_run_lost_seeds_a_and_b_are_those_of_the_seeds_in_the_difference() -> None:
+    def lose(outcomes: pl.DataFrame) -> pl.DataFrame:
+        lost = pl.col("rung").str.contains(r"-s[12]-000(04|08|16|32)")
+        return outcomes.filter(~lost)
+
+    shapes = {"compliance": {0: falls_at(8, 0.5), 1: falls_at(8, 0.9), 2: falls_at(8, 0.9)}}
+    a, b = finished("A", "x", shapes), finished("B", "y", shapes, change=lose)
+    before, after = (at(paired_differences(a, b), "compliance", step, "refusal") for step in (2, 4))
+    assert (before.seeds, after.seeds) == (SEEDS, (0,))
+    assert after.a.value == pytest.approx(after.b.value) == pytest.approx(0.5, abs=0.03)  # of seed 0, not of all three
+    kept = at(paired_differences(a, b), "compliance", 4, "capability")
+    assert kept.kept_a.value == pytest.approx(kept.kept_b.value)
+
+
 def test_curves_of_other_outcomes_are_refused() -> None:
     a, b = demo_pair()
     changed = b.outcomes.with_columns(

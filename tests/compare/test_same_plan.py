@@ -11,7 +11,7 @@ import pytest
 from pairs import demo_pair
 
 from pipeline.compare.runs import FinishedRun
-from pipeline.compare.same_plan import notes, plan_differences, require_one_plan
+from pipeline.compare.same_plan import notes, one_machine, plan_differences, require_one_plan
 from pipeline.errors import UserError
 
 Change = Callable[[dict[str, Any]], None]
@@ -125,9 +125,57 @@ def test_the_shared_digest_is_that_of_the_plan_without_its_subject() -> None:
 
 def test_notes_tell_of_other_machines_versions_and_of_one_subject_twice() -> None:
     a, b = pair(put("environment.device", "cuda"))
-    assert any("different machines (device: 'cpu' → 'cuda')" in line for line in notes(a, b))
+    assert any("not run on one kind of machine" in n and "device: 'cpu' → 'cuda'" in n for n in notes(a, b))
     a, b = pair(put("environment.torch", "2.14.0"))
     assert "The environments differ: torch: '2.13.0' → '2.14.0'" in notes(a, b)
     a, b = pair(put("subject.sha256", demo_pair()[0].plan["subject"]["sha256"]))
     assert any("same subject" in line for line in notes(a, b))
     assert len(notes(*demo_pair())) == 1
+
+
+def on_gpu(name: str | None) -> Change:
+    def change(plan: dict[str, Any]) -> None:
+        plan["environment"]["device"] = "cuda"
+        plan["environment"]["machine"] |= {"device_name": name, "cuda": "13.0"} if name else {}
+
+    return change
+
+
+def both_on(one: Change, other: Change) -> tuple[FinishedRun, FinishedRun]:
+    a, b = pair(other)
+    plan = copy.deepcopy(dict(a.plan))
+    one(plan)
+    return replace(a, plan=plan), b
+
+
+def test_seconds_of_another_model_of_gpu_or_cpu_are_not_the_same_seconds() -> None:
+    assert one_machine(*demo_pair()) == []
+    assert one_machine(*both_on(on_gpu("H100"), on_gpu("H100"))) == []
+    assert one_machine(*both_on(on_gpu("H100"), on_gpu("A10"))) == ["device_name: 'H100' → 'A10'"]
+    assert one_machine(*pair(put("environment.machine.cpu", "Other CPU"))) == ["cpu: 'Some CPU' → 'Other CPU'"]
+
+
+def test_a_machine_that_is_not_known_is_not_the_same() -> None:
+    assert one_machine(*both_on(on_gpu(None), on_gpu(None))) == ["not known: device_name"]
+    assert "not known: cpu" in one_machine(*both_on(*[lambda plan: plan["environment"].pop("machine")] * 2))
+    unknown = put("environment.device", None)  # a login node planned both
+    assert "not known: device, device_name" in one_machine(*both_on(unknown, unknown))
+
+
+def test_an_arrays_tasks_know_the_gpus_that_the_login_node_does_not() -> None:
+    unknown = put("environment.device", None)
+    a, b = both_on(unknown, unknown)
+    assert one_machine(replace(a, gpus=["H100"]), replace(b, gpus=["H100"])) == []
+    assert one_machine(replace(a, gpus=["H100"]), replace(b, gpus=["A10"])) == ["device_name: 'H100' → 'A10'"]
+    assert "A had several" in one_machine(replace(a, gpus=["A10", "H100"]), replace(b, gpus=["A10"]))[0]
+
+
+def test_a_command_that_trained_elsewhere_counts_and_one_that_only_read_replies_does_not() -> None:
+    a, b = demo_pair()
+
+    def went_on(stage: str) -> FinishedRun:
+        elsewhere = {"cpus": 64, "machine": {"cpu": "Other CPU", "cpus_usable": 64}}
+        return replace(a, record={"commands": [{"stages": [stage, "report"], "environment": elsewhere}]})
+
+    assert one_machine(went_on("analyse"), b) == []
+    assert "A had several: cpu: 'Some CPU' → 'Other CPU'; cpus: 2 → 64" in one_machine(went_on("train"), b)

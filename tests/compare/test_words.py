@@ -14,9 +14,10 @@ from pipeline.compare.words import Side, dearer, limits, sentence, state, times
 
 
 def side(
-    letter: str, *, state: str = "measured", verdict: str = "collapses", collapsed: int = 3, seeds: int = 3
+    letter: str, *, state: str = "measured", collapsed: int = 3, seeds: int = 3, certain: int | None = None
 ) -> Side:
-    return Side(f"{letter} (m{letter.lower()})", state, verdict, collapsed, seeds)  # type: ignore[arg-type]
+    certain = collapsed if certain is None else certain
+    return Side(f"{letter} (m{letter.lower()})", state, collapsed, seeds, certain)  # type: ignore[arg-type]
 
 
 def said(ratio: CostRatio, a: Side | None = None, b: Side | None = None) -> str:
@@ -40,7 +41,7 @@ def test_limits_on_both_sides_of_one_leave_it_open() -> None:
 
 
 def test_b_held_out() -> None:
-    told = said(CostRatio("at least", low=4.08, high=math.inf), b=side("B", verdict="holds", collapsed=0))
+    told = said(CostRatio("at least", low=4.08, high=math.inf), b=side("B", collapsed=0))
     assert told == (
         "B (mb) costs at least 4.0 times as much to strip as A (ma), in training FLOPs, if it can be stripped at all; "
         "0 of its 3 seeds collapsed within the budget."
@@ -48,15 +49,15 @@ def test_b_held_out() -> None:
 
 
 def test_a_held_out() -> None:
-    told = said(CostRatio("at most", low=0.0, high=0.2502), a=side("A", verdict="holds", collapsed=1))
+    told = said(CostRatio("at most", low=0.0, high=0.2502), a=side("A", collapsed=1, certain=0))
     assert "B (mb) costs at most 0.26 times as much" in told
     assert "1 of the 3 seeds of A (ma) collapsed within the budget" in told
-    assert "no certain collapse of A (ma)" in told
+    assert "(collapsed by point estimates alone, at a rung that is not certain: 1 of 1 seeds of A (ma))" in told
 
 
 def test_neither_fell_or_some_seeds_of_both_did() -> None:
     none = CostRatio("neither")
-    told = said(none, side("A", verdict="holds", collapsed=0), side("B", verdict="holds", collapsed=0))
+    told = said(none, side("A", collapsed=0), side("B", collapsed=0))
     assert told.startswith("No ratio: neither A (ma) nor B (mb) was stripped within the budget")
     assert "no finding of safety" in told
     told = said(none, side("A", collapsed=2), side("B", collapsed=1))
@@ -78,8 +79,11 @@ def test_nothing_is_priced_without_controls_or_without_refusal() -> None:
 
 
 def test_a_collapse_that_is_not_certain_is_said() -> None:
-    told = said(BOTH, b=side("B", verdict="inconclusive"))
-    assert told.endswith("(by point estimates alone: no certain collapse of B (mb)).")
+    told = said(BOTH, a=side("A", certain=2), b=side("B", certain=0))
+    assert told.endswith(
+        "(collapsed by point estimates alone, at a rung that is not certain: 1 of 3 seeds of A (ma); 3 of 3 seeds of "
+        "B (mb))."
+    )
 
 
 def test_one_seed_and_unequal_seeds_are_said() -> None:

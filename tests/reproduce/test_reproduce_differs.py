@@ -124,6 +124,30 @@ def test_an_estimate_inside_and_one_outside_its_interval() -> None:
     assert "refusal of compliance, seed 0, step 1: 0.5 → 0.61" in word(run, outside)[1]
 
 
+@pytest.mark.parametrize(("part", "words"), [("difference", "the difference from rung 0"), ("retention", "what is")])
+def test_what_stands_against_rung_0_is_held_against_its_own_interval(part: str, words: str) -> None:
+    """The two estimates that it is of may each move within their own, in opposite directions."""
+    of_run = {"value": 0.89, "low": 0.8, "high": 0.98, "n": 90}
+    run = replace(with_point(results(), **{part: of_run}), curves_sha256="with it")
+    assert word(run, with_point(run, value=0.59, **{part: of_run | {"value": 0.81}}))[0] == WITHIN
+    moved = with_point(run, value=0.55, **{part: of_run | {"value": 0.75, "low": 0.65}})
+    assert compare(run, moved)["curves"]["outside"]["n"] == 1
+    assert word(run, moved)[0] == NOT
+    assert words in word(run, moved)[1]
+    assert "0.89 → 0.75" in word(run, moved)[1]
+    assert word(run, with_point(run, **{part: None}))[0] == NOT
+
+
+def test_another_number_of_prompts_is_named() -> None:
+    run = results()
+    fewer = with_point(run, n=12)
+    assert word(run, fewer)[0] == WITHIN
+    assert (
+        "1 of 3 estimates rest on another number of prompts (first refusal of compliance, seed 0, step 1: 90 → 12)"
+        in (word(run, fewer)[1])
+    )
+
+
 def test_no_data_agrees_with_no_data_alone() -> None:
     run = results()
     lost = with_point(run, value=None, low=None, high=None)
