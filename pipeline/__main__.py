@@ -7,12 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig
 from rich.console import Console
 
 from pipeline import interpreter
 from pipeline.alone import ALONE
-from pipeline.config.compose import conf_folder, hydras_own, load, overrides, register, to_config
+from pipeline.config.compose import conf_folder, for_hydra, hydras_own, load, register
+from pipeline.config.words import overrides, readable
 from pipeline.contain import ready, seal
 from pipeline.errors import boundary
 from pipeline.multirun import asked, multirun
@@ -85,17 +85,19 @@ def main() -> None:
     with boundary():
         if asked(sys.argv[1:]):
             raise SystemExit(multirun(sys.argv[1:]))  # -m: several runs, each a process of its own
-        typed(overrides(sys.argv[1:]))
-        config = load(sys.argv[1:])
-        if not hydras_own(sys.argv[1:]):
+        arguments = readable(sys.argv[1:])
+        typed(overrides(arguments))
+        config = load(arguments)
+        if not hydras_own(arguments):
             return review(config)
+        sys.argv[1:] = for_hydra(arguments)  # where Hydra reads them
         register()
-        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(_run)()
 
+        def reviewed(_: object) -> None:
+            with boundary():
+                review(config)
 
-def _run(composed: DictConfig) -> None:
-    with boundary():
-        review(to_config(composed))
+        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(reviewed)()
 
 
 def command() -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 EXIT_INSTRUMENT = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # as a shell tells the end by SIGINT
+
+_FULL: Final = {
+    errno.ENOSPC: ("no space left on the disk", "free some space"),
+    errno.EDQUOT: ("no space left on the disk", "free some space"),  # as far as one's quota goes
+    errno.EFBIG: ("a file would be larger than it may be here", "raise the limit (ulimit -f, or the file system's)"),
+}
+_OF_RUST: Final = re.compile(r"\(os error (\d+)\)")  # as tokenizers' and safetensors' exceptions tell an error
 
 
 class UserError(Exception):
@@ -35,7 +44,7 @@ class InstrumentError(Exception):
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Print a `UserError` (or a full disk) as one clear message and leave with exit code 2; Ctrl-C with 130."""
+    """Print a `UserError` (or a full disk, whoever met it) as one clear message and leave with 2; Ctrl-C with 130."""
     try:
         yield
     except UserError as error:
@@ -47,12 +56,23 @@ def boundary() -> Iterator[None]:
     except KeyboardInterrupt:
         print("holdfast: interrupted\n  → run the same command again: it goes on from here", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        full = _full(error)
+        if full is None:
             raise
+        what, remedy = full
+        place = getattr(error, "filename", None) or "while writing the run folder or a cache"
         print(
-            f"holdfast: no space left on the disk ({error.filename or 'while writing the run folder'})\n"
-            "  → free some space and run the same command again: it goes on from what was written",
+            f"holdfast: {what} ({place})\n"
+            f"  → {remedy} and run the same command again: it goes on from what was written",
             file=sys.stderr,
         )
         raise SystemExit(EXIT_USER_ERROR) from None
+
+
+def _full(error: Exception) -> tuple[str, str] | None:
+    """Return what is full and what to do, if that is the error; of a writer in Rust the text alone holds its number."""
+    if isinstance(error, OSError):
+        return _FULL.get(error.errno or 0)
+    told = _OF_RUST.search(str(error))
+    return _FULL.get(int(told[1])) if told else None

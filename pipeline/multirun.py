@@ -21,7 +21,8 @@ from hydra.errors import HydraException
 
 import pipeline
 from pipeline.alone import ALONE
-from pipeline.config.compose import load
+from pipeline.config.compose import all_told, load
+from pipeline.config.words import readable, unread
 from pipeline.errors import EXIT_INSTRUMENT, UserError
 from pipeline.files import digest
 from pipeline.plan.digests import digested_config, reply_config
@@ -46,6 +47,9 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
     options = [word for word in words if word.startswith("-")]
     if options:
         raise UserError(f"{options[0]} does not go with -m", "leave -m out, or this option; nothing was run")
+    words = readable(words, sweeps=True)
+    if bad := unread(words, sweeps=True):
+        raise all_told(list(bad.values()))
     values: dict[str, list[str]] = {}
     try:
         for override in OverridesParser.create().parse_overrides(words):

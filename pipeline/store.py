@@ -42,6 +42,7 @@ class RunFolder:
         self.root = root
         self.task = task
         self.patience_s = 0.0
+        self.option = "run.root"  # what names another place
         self.own = root / TASKS / task if task else root  # where this command writes its journals
         self.plan = root / "plan.json"
         self.protocol = root / "protocol.md"  # of the registered plan, for people
@@ -123,8 +124,8 @@ class RunFolder:
             ):
                 raise
             raise UserError(
-                f"run.root: cannot write the run folder {self.root}: {error.strerror}",
-                "name another with run.root=",
+                f"{self.option}: cannot write the run folder {self.root}: {error.strerror}",
+                f"name another with {self.option}=",
             ) from None
         with lock:
             self._hold(lock, fcntl.LOCK_EX, self.own)

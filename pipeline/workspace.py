@@ -184,7 +184,9 @@ class Workspace:
         run = self.config.run
         root = Path(run.dir) if run.dir else Path(run.root) / f"{self.config.name}-{sha[:8]}"
         task = self.config.cluster.task
-        return RunFolder(root.expanduser().absolute(), task_folder(task) if task else None)
+        folder = RunFolder(root.expanduser().absolute(), task_folder(task) if task else None)
+        folder.option = "run.dir" if run.dir else "run.root"
+        return folder
 
     @cached_property
     def ledger(self) -> Ledger:

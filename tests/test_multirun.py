@@ -42,7 +42,7 @@ def test_a_word_that_is_no_sweep_stays_as_it_was_written(text: str) -> None:
         (["-m", "--cfg", "job"], "--cfg does not go with -m"),
         (["-m", "hydra/launcher=joblib"], "hydra/launcher: runs go one after the other"),
         (["-m", "budget.usd=interval(1,2)"], "-m: "),
-        (["-m", "seeds=[0"], "-m: "),
+        (["-m", "seeds=[0"], "seeds: [0 cannot be read; close what is opened"),
     ],
 )
 def test_what_cannot_be_swept_is_told(arguments: list[str], fault: str) -> None:

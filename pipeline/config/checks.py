@@ -22,7 +22,7 @@ from pipeline.config.gpu import gpu_faults
 from pipeline.config.numbers import number_faults, values_at
 from pipeline.config.review import price_faults, reproduce_faults, review_faults
 from pipeline.config.sweep import sweep_faults
-from pipeline.config.texts import text_faults
+from pipeline.config.texts import blank_faults, text_faults
 from pipeline.generate.asked import RUNG_RULES
 from pipeline.inspectai import INVERTED
 from pipeline.inspectai import KIND as INSPECT
@@ -51,6 +51,7 @@ WORDS: Final[Mapping[str, Sequence[str]]] = {
 }
 _ARM_NAME: Final = re.compile(r"\w+")
 _FILE_NAME: Final = re.compile(r"\w[\w.-]{0,63}")
+_MOST_BYTES: Final = 200  # of a name that something is added to; a file system takes 255, and a letter up to 4
 
 
 def _compare_faults(raw: DictConfig) -> Iterator[str]:
@@ -124,6 +125,12 @@ def _judge_faults(raw: DictConfig) -> Iterator[str]:
     yield from (f"judge.{key}: missing; stages=[judge] needs it, e.g. judge.{key}=FILE.jsonl" for key in missing)
 
 
+def _name_faults(raw: DictConfig) -> Iterator[str]:
+    name = str(raw.name)
+    if not _FILE_NAME.fullmatch(name) or len(name.encode()) > _MOST_BYTES:
+        yield f"name: {name!r} is no name of up to 64 letters, digits and _.-: the run folder is called so"
+
+
 def _run_faults(raw: DictConfig) -> Iterator[str]:
     if not raw.stages:
         yield f"stages: none is named; use some of {', '.join(STAGES)}"
@@ -183,6 +190,8 @@ def _arm_faults(key: str, arm: Any, tables: set[str]) -> Iterator[str]:
 
 CHECKS: Final = (
     text_faults,
+    blank_faults,
+    _name_faults,
     _word_faults,
     _eval_faults,
     _inspect_faults,

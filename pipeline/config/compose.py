@@ -7,9 +7,8 @@ import dataclasses
 import difflib
 import functools
 import re
-import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.checks import CHECKS
+from pipeline.config.chosen import drop_unchosen
+from pipeline.config.kinds import bare, hints, optional
+from pipeline.config.words import overrides, readable, unread
 from pipeline.errors import UserError
 from pipeline.schema import Config
 
@@ -53,23 +55,53 @@ def load(arguments: Sequence[str] = ()) -> Config:
     Raises:
         UserError: one line for each unknown key, wrong type, missing value and impossible choice.
     """
-    groups = {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
-    words = overrides(arguments)
-    forced = {word: _forced(word, groups) for word in words}
+    words = readable(overrides(arguments))
+    bad = unread(words)
+    words = [word for word in words if word not in bad]
+    forced = _forced(words)
     ConfigStore.instance().store(name="schema", node={})  # untyped, since Hydra would stop at the first fault
-    raw = _compose(list(forced.values()))
     try:
-        OmegaConf.resolve(raw)
-        faults = [*_faults(raw, Config, ""), *_impossible(raw)]
-        if faults:
-            raise _all_told(faults)
-        keys = [word.partition("=")[0] for word in words if word != forced[word]]
+        raw, left, faults = _untyped(forced)
+    except UserError as error:
+        if not bad:
+            raise
+        faults = [error.what]
+    if bad or faults:
+        raise all_told([*bad.values(), *_but_missing(bad, faults)])
+    try:
+        keys = [word.partition("=")[0] for word, other in zip(words, forced, strict=True) if word != other]
         if any(word.startswith("~") for word in words) or any(_made_by(raw, Config, key, keys) for key in keys):
-            register()
-            return to_config(_compose(words))  # Hydra says whether such a key may be made, or left out
+            register()  # Hydra says whether such a key may be made, or left out
+            return to_config(_compose([*words, *left]))
         return _typed(raw)
     except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be composed: {error}", "see `holdfast --cfg job`") from None
+        raise _not_composed(error) from None
+
+
+def for_hydra(arguments: Sequence[str]) -> list[str]:
+    """Return a command line that `load` took as Hydra's own main reads it, with what was not chosen left out."""
+    words = readable(arguments)
+    given = overrides(words)
+    ConfigStore.instance().store(name="schema", node={})
+    at = words.index(given[0]) if given else 0  # beside the others: argparse takes them from one place alone
+    return [*words[:at], *_untyped(_forced(given))[1], *words[at:]]
+
+
+def _untyped(words: list[str]) -> tuple[DictConfig, list[str], list[str]]:
+    """Return what words make, the words that leave out what was not chosen, and every fault."""
+    raw = _compose(words)
+    try:
+        left, faults = drop_unchosen(raw, words, conf_folder())
+        OmegaConf.resolve(raw)
+        return raw, [f"~{key}" for key in left], [*faults, *_faults(raw, Config, ""), *_impossible(raw)]
+    except OmegaConfBaseException as error:
+        raise _not_composed(error) from None
+
+
+def _but_missing(bad: Iterable[str], faults: Sequence[str]) -> list[str]:
+    """Leave out that a key is missing where its value is there and cannot be read."""
+    given = tuple(f"{word.partition('=')[0].lstrip('+')}: missing" for word in bad)
+    return [fault for fault in faults if not fault.startswith(given)]
 
 
 def _typed(raw: DictConfig) -> Config:
@@ -101,9 +133,9 @@ def _made_by(raw: DictConfig, kind: Any, key: str, keys: Sequence[str]) -> bool:
     """
     parts = key.split(".")
     for place, part in enumerate(parts, start=1):
-        kind = _bare(kind) if _optional(kind) else kind
+        kind = bare(kind)
         if dataclasses.is_dataclass(kind):
-            kind = _hints(typing.cast(type, kind)).get(part, Any)
+            kind = hints(typing.cast(type, kind)).get(part, Any)
         elif typing.get_origin(kind) is dict:
             entry = ".".join(parts[:place])
             if all(any(f"{leaf}.".startswith(f"{one}.") for one in keys) for leaf in _leaves(raw, entry)):
@@ -121,16 +153,8 @@ def _leaves(raw: DictConfig, key: str) -> list[str]:
     return [leaf for name in map(str, node) for leaf in _leaves(raw, f"{key}.{name}")]
 
 
-def _optional(kind: Any) -> bool:
-    return typing.get_origin(kind) in (typing.Union, types.UnionType)
-
-
-def _bare(optional: Any) -> Any:
-    """Return X of `X | None`."""
-    return next(kind for kind in typing.get_args(optional) if kind is not type(None))
-
-
-def _all_told(faults: Sequence[str]) -> UserError:
+def all_told(faults: Sequence[str]) -> UserError:
+    """Return one error that tells every fault, a line each."""
     count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
     return UserError(
         f"the configuration has {count}:" + "".join(f"\n  - {fault}" for fault in faults),
@@ -150,13 +174,6 @@ def to_config(composed: DictConfig | ListConfig) -> Config:
     return config
 
 
-def overrides(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides: neither Hydra's own options nor the bare word that follows one (`--cfg job`)."""
-    pairs = zip(["", *arguments], arguments, strict=False)
-    words = [(before, word) for before, word in pairs if not word.startswith("-")]
-    return [word for before, word in words if "=" in word or "~" in word or not before.startswith("-")]
-
-
 def _compose(words: list[str]) -> DictConfig:
     assert not GlobalHydra.instance().is_initialized(), "compose is not called inside Hydra's own main"
     try:
@@ -168,24 +185,31 @@ def _compose(words: list[str]) -> DictConfig:
         said = str(error) if cause is None or str(cause) in str(error) else f"{error}: {cause}"
         raise UserError(f"the configuration cannot be composed: {said.strip()}", "see `holdfast --help`") from None
     except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be composed: {error}", "see `holdfast --cfg job`") from None
+        raise _not_composed(error) from None
 
 
-def _forced(word: str, groups: set[str]) -> str:
-    """Make Hydra accept a key it does not know, so that `load` can tell all unknown keys together."""
+def _not_composed(error: OmegaConfBaseException) -> UserError:
+    return UserError(f"the configuration cannot be composed: {error}", "see `holdfast --cfg job`")
+
+
+def _forced(words: Sequence[str]) -> list[str]:
+    """Make Hydra accept keys that it does not know, so that `load` can tell all unknown keys together."""
+    groups = {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
+    return [word if _is_hydras(word, groups) else f"++{word}" for word in words]
+
+
+def _is_hydras(word: str, groups: set[str]) -> bool:
     key = word.split("=", 1)[0]
-    if not _OVERRIDE.fullmatch(word) or key in groups or key.startswith("hydra."):
-        return word
-    return f"++{word}"
+    return not _OVERRIDE.fullmatch(word) or key in groups or key.startswith("hydra.")
 
 
 def _faults(node: Any, kind: Any, key: str) -> Iterator[str]:
     """Yield what is wrong with `node`, which should be of type `kind`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if _optional(kind):
+    if optional(kind):
         if node is None:
             return
-        yield from _faults(node, _bare(kind), key)
+        yield from _faults(node, bare(kind), key)
     elif dataclasses.is_dataclass(kind):
         yield from _dataclass_faults(node, typing.cast(type, kind), key)
     elif origin is dict:
@@ -205,25 +229,20 @@ def _dataclass_faults(node: Any, kind: type, key: str) -> Iterator[str]:
     if not isinstance(node, DictConfig):
         yield f"{key}: expected keys and values, found {node!r}"
         return
-    hints = _hints(kind)
+    fields = hints(kind)
     for name in map(str, node):
         path = f"{key}.{name}".lstrip(".")
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, 1)
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1)
             yield f"{path}: unknown key" + (
-                f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(hints)}"
+                f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(fields)}"
             )
         else:
-            yield from _faults(_get(node, name), hints[name], path)
+            yield from _faults(_get(node, name), fields[name], path)
     named = set(map(str, node))  # `in node` is false for a key whose value is ???
     for field in dataclasses.fields(kind):
         if field.default == "???" and field.name not in named:
             yield f"{key}.{field.name}: missing; give it a value".lstrip(".")
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)  # compiles each annotation at each call
 
 
 def _get(node: DictConfig, name: str) -> Any:

@@ -133,7 +133,11 @@ def _check_lengths(config: Config, subject: Subject, specs: Sequence[EvalSpec], 
     raise UserError(
         f"{longest.where} has {longest.tokens} tokens and its reply up to {longest.reply}, together {longest.length}: "
         f"more than serve.max_model_len={limit}",
-        " or ".join([f"serve.max_model_len={longest.length}, which holds the others too,"] * fits + [longest.remedy]),
+        " or ".join(
+            [f"serve.max_model_len={longest.length}, which holds the others too,"] * fits
+            + [longest.remedy]
+            + [f"a subject with more positions than {positions}"] * (not fits)
+        ),
     )
 
 
@@ -160,7 +164,9 @@ def _too_long(
             count = len(subject.tokenizer.encode(text, add_special_tokens=False, verbose=False)) + begun
             if count > room:
                 left = limit - count
-                remedy = f"{key}.max_tokens={left}" if left > 0 else f"leave the sample out of {key}"
+                remedy = (
+                    f"{key}.max_tokens={left}" if left > 0 else f"{key}.table.path=FILE, a table of your own without it"
+                )
                 yield _Request(f"{key}: the prompt of sample {sample.id!r}{way}", count, spec.max_tokens, remedy)
     for canary in canaries:
         if len(canary.ids) + _CANARY_REPLY > limit:

@@ -19,10 +19,9 @@ def review_faults(raw: Any) -> Iterator[str]:
         bare = raw.subject.get("organism") is not None
     else:
         bare = raw.subject.path == ORGANISM
-    if not bare and list(raw.stages) != ["judge"]:
-        for key, what in PARTIES.items():
-            if not str(raw.review.get(key) or "").strip():
-                yield f'review.{key}: missing; for any subject but the organism the plan names {what}: review.{key}="…"'
+    needed = not bare and list(raw.stages) != ["judge"]
+    for key, what in PARTIES.items():
+        yield from _party_faults(f"review.{key}", raw.review.get(key), what, needed)
     dtype, tolerance = raw.subject.get("dtype"), raw.review.get("logit_tolerance")
     proving = {"train", "generate"} & set(raw.stages) and dtype in ("bfloat16", "float16")
     if proving and isinstance(tolerance, int | float) and 0 < tolerance < LEAST_IN_16_BITS:
@@ -32,6 +31,18 @@ def review_faults(raw: Any) -> Iterator[str]:
         )
     if raw.plan.get("output") is not None and list(raw.stages) != ["plan"]:
         yield "plan.output: only stages=[plan] reads it"
+
+
+def _party_faults(key: str, given: Any, what: str, needed: bool) -> Iterator[str]:
+    """Yield what is wrong with owner, reviewer or purpose: a report that says `True` or `123` there tells nobody."""
+    if isinstance(given, bool | int | float):
+        typed = str(given).lower()
+        yield f"{key}: {typed} is no text; if it is meant as text, quote it: '{key}=\"{typed}\"'"
+    elif given is None or (isinstance(given, str) and not given.strip()):
+        if needed:
+            yield f'{key}: missing; for any subject but the organism the plan names {what}: {key}="…"'
+        elif given is not None:
+            yield f"{key}: empty; say {what}, or leave it out"
 
 
 def price_faults(raw: Any) -> Iterator[str]:

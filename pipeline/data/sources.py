@@ -6,12 +6,14 @@ import codecs
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.advice import csv_remedy, json_remedy, kind_remedy, separator_remedy
 from pipeline.errors import UserError
 from pipeline.files import file_sha256
 from pipeline.schema import TableConfig
@@ -24,6 +26,7 @@ HUB_FILE = "hf://datasets/OWNER/NAME@COMMIT/FILE"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[^/]+)/(?P<file>.+)")
+_LONGEST_CELL = 2**31 - 1  # characters; Python's csv takes 131,072 unless told so
 _STREAMED = ("utf-8", "ascii", "iso8859-1")  # read line by line; any other encoding is read whole
 
 
@@ -48,6 +51,7 @@ def records(path: str, config: TableConfig, where: str) -> Iterator[Record]:
         UserError: a file is missing, changed, broken, or not in its encoding; a Hub data set is not pinned.
     """
     _check_encoding(config, where)
+    path = os.path.expanduser(path)
     if "*" in path or config.files:
         yield from _many(path, config, where)
     else:
@@ -82,7 +86,7 @@ def _one(path: str, config: TableConfig, where: str, digest: str | None, key: st
     shown, file = path, Path(path)
     if path.startswith("hf://"):
         file = _hub_file(path, where)
-    elif not file.is_file():
+    elif not os.path.isfile(file):  # false, too, for a name that is longer than a file system takes
         raise UserError(
             f"{where}.path: there is no file {path}",
             f"check {where}.path; relative paths start in the folder that holdfast is run from" + _origin(config),
@@ -115,10 +119,11 @@ def _check_digest(file: Path, shown: str, expected: str | None, key: str, config
 
 def _check_encoding(config: TableConfig, where: str) -> None:
     try:
-        codecs.lookup(config.encoding)
-    except LookupError:
+        "a".encode(config.encoding)  # Python's codecs also hold some that are of bytes or none, e.g. hex and rot13
+    except (LookupError, ValueError):
         raise UserError(
-            f"{where}.encoding: {config.encoding!r} is no encoding that Python knows", "e.g. utf-8, cp1252, mac_roman"
+            f"{where}.encoding: {config.encoding!r} is no encoding of text that Python knows",
+            "e.g. utf-8, cp1252, mac_roman",
         ) from None
 
 
@@ -167,7 +172,7 @@ def _jsonl_records(lines: Iterable[str], path: str, where: str) -> Iterator[Reco
             column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
             raise UserError(
                 f"{where}: {place}: not valid JSON ({reason}{column})",
-                "mend or remove the line; the file must hold one JSON object a line",
+                json_remedy(line, count == 1),
             ) from None
         if not isinstance(cells, dict):
             raise UserError(
@@ -178,7 +183,14 @@ def _jsonl_records(lines: Iterable[str], path: str, where: str) -> Iterator[Reco
 
 
 def _csv_records(lines: Iterable[str], path: str, where: str) -> Iterator[Record]:
-    reader = csv.reader(lines, strict=True)
+    csv.field_size_limit(_LONGEST_CELL)
+    last = [""]  # the line that the reader was given last
+
+    def watched() -> Iterator[str]:
+        for last[0] in lines:
+            yield last[0]
+
+    reader = csv.reader(watched(), strict=True)
     header: list[str] | None = None
     start, count = 1, 0
     try:
@@ -192,14 +204,14 @@ def _csv_records(lines: Iterable[str], path: str, where: str) -> Iterator[Record
             if len(cells) != len(header):
                 raise UserError(
                     f"{where}: {place}: {len(cells)} cells, but the header has {len(header)}",
-                    'quote cells that hold commas, quotes or line breaks: "a, b"',
+                    separator_remedy(header) or 'quote cells that hold commas, quotes or line breaks: "a, b"',
                 )
             count += 1
             yield Record(place, str(count), dict(zip(header, cells, strict=True)))
     except csv.Error as error:
         raise UserError(
             f"{where}: {path}, line {start}: not valid CSV ({error})",
-            'close every quote, and write a quote inside a cell twice: "a ""b"""',
+            csv_remedy(last[0], reader.line_num <= 1),
         ) from None
 
 
@@ -232,10 +244,11 @@ def _hub_file(path: str, where: str) -> Path:
 
 
 def _hub_records(path: str, config: TableConfig, where: str) -> Iterator[Record]:
-    if not _HUB_ID.fullmatch(path) or Path(path).exists():
+    remedy = kind_remedy(path) if config.revision is None or os.path.exists(path) else None
+    if remedy or not _HUB_ID.fullmatch(path):
         raise UserError(
             f"{where}.path: {path} is neither a .jsonl, .json or .csv file nor the id of a Hub data set",
-            f"give {where}.path one of these",
+            remedy or f"give {where}.path one of these",
         )
     if config.sha256 is not None:
         raise UserError(

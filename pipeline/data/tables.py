@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from pipeline.data.advice import messages_remedy, separator_remedy
 from pipeline.data.sources import FILE_COLUMN, Record, json_type, records
 from pipeline.errors import UserError
 from pipeline.schema import TableConfig
@@ -171,7 +172,7 @@ def _raw(record: Record, column: str, key: str, where: str) -> Any:
         there = ", ".join(name for name in map(str, cells) if name != FILE_COLUMN) or "none"
         raise UserError(
             f"{where}: {record.place}: no column {column!r}, which {key} names (columns: {there})",
-            f"set {key} to one of the columns, or add the column",
+            messages_remedy(cells) or separator_remedy(list(cells)) or f"set {key} to one of the columns, or add it",
         )
     return cells[column]
 
@@ -190,5 +191,5 @@ def _text(value: Any, column: str, place: str, where: str) -> str | None:
         return json.dumps(value)
     raise UserError(
         f"{where}: {place}: the column {column!r} holds a JSON {json_type(value)}, not text",
-        "write text in this column; lists of messages are not supported",
+        messages_remedy({column: value}) or "write text in this column; lists of messages are not supported",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -242,9 +243,9 @@ def model_folder(config: SubjectConfig) -> Path:
 def _local(path: str) -> Path | None:
     """Return the local folder that `path` names, None for a Hub id."""
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # false, as `exists`, for a name that is longer than a file system takes
         return folder.resolve()
-    if folder.exists() or not _HUB_ID.fullmatch(path) or path.startswith((".", "/", "~")):
+    if os.path.exists(folder) or not _HUB_ID.fullmatch(path) or path.startswith((".", "/", "~")):
         raise UserError(
             f"subject.path: {path} is not a model folder",
             "name a local folder, or a Hub id with subject.revision=",

@@ -119,6 +119,32 @@ def test_any_subject_but_the_organism_names_owner_reviewer_and_purpose(blank: st
     assert load(["subject=model", "subject.name=m", "subject.path=models/mine", *judged])
 
 
+@pytest.mark.parametrize("wrong", ["true", "123", "1.5"])
+def test_who_asks_and_why_is_told_in_words(wrong: str) -> None:
+    message = told(*REVIEW, f"review.purpose={wrong}", "review.owner=false")
+    assert message.startswith("the configuration has 2 faults:")
+    assert f"review.purpose: {wrong} is no text; if it is meant as text, quote it: 'review.purpose=" in message
+    assert load([*REVIEW, f"review.purpose='{wrong}'"]).review.purpose == wrong
+    assert "review.owner: empty; say whose model it is" in told("review.owner='  '")  # of the organism, too
+
+
+@pytest.mark.parametrize("name", ["../esc", "a/b", "''", "a" * 65, "a b", ".hidden", "'𠀀'" * 0 + "𠀀" * 60])
+def test_a_name_that_can_be_no_folder_is_told(name: str) -> None:
+    assert told(f"name={name}").count("name: ") == 1
+    assert "the run folder is called so" in told(f"name={name}")
+    assert load(["name=модель-2.1_b"]).name == "модель-2.1_b"
+
+
+@pytest.mark.parametrize(
+    "key", ["subject.path", "subject.name", "run.root", "run.dir", "data.benign.path", "evals.refusal.table.path"]
+)
+def test_a_path_or_name_that_is_empty_is_told(key: str) -> None:
+    for blank in ("", "'  '"):
+        message = told(*REVIEW, f"{key}={blank}")
+        assert message.startswith("the configuration has a fault:")
+        assert f"{key}: empty; give it a value" in message
+
+
 def test_the_file_of_the_protocol_belongs_to_the_plan_stage() -> None:
     assert load(["stages=[plan]", "plan.output=p.md"]).plan.output == "p.md"
     assert "plan.output: only stages=[plan] reads it" in told("plan.output=p.md")
@@ -200,7 +226,7 @@ def test_each_wrong_or_impossible_value_is_told_with_its_key(faults: dict[str, s
         ("seeds=[]", "must be one or more different numbers"),
         ("arm=[]", "arms: none is chosen"),
         ("budget=unlimitd", "cannot be composed"),
-        ("nonsense", "cannot be composed"),
+        ("nonsense", "nonsense: not key=value; quote a value with blanks"),
     ],
 )
 def test_a_choice_that_cannot_be_is_told(override: str, fault: str) -> None:
@@ -248,8 +274,8 @@ def test_hydra_itself_answers_its_options_and_keys(words: list[str]) -> None:
     "words",
     [
         [],
-        ["seeds=[0,1]", "name='a b'", "budget.usd=null", "budget.flops=5"],
-        ["name=3", "budget.flops='1e10'", "review.gate=yes", "review.owner=true", "serve.port='80'"],
+        ["seeds=[0,1]", "subject.name='a b'", "budget.usd=null", "budget.flops=5"],
+        ["name=3", "budget.flops='1e10'", "review.gate=yes", "review.owner='true'", "serve.port='80'"],
         REVIEW,
         ["~arms.mixed", "++seeds=[4]", "arms.benign.lora.target_modules=[q_proj,v_proj]"],
         ["experiment=smoke", "~experiment", "judge=local", "panel=local_pattern", "name=${judge.name}"],

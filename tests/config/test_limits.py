@@ -89,7 +89,7 @@ def test_a_reply_longer_than_all_the_room_leaves_no_number_for_it(told: Told, tm
     table(tmp_path / "able.jsonl", ["why " * 300])
     said = told(*SHORT, "serve.max_model_len=256")
     assert "evals.capability: the prompt of sample '1'" in said
-    assert "leave the sample out of evals.capability" in said
+    assert "evals.capability.table.path=FILE, a table of your own without it or a subject with more positions" in said
     assert "serve.max_model_len=" not in said.split("→")[1], "the model has no positions for that"
 
 
