@@ -86,10 +86,17 @@ def doubts(arm: Evidence) -> list[str]:
         return ["no rung was trained or none was measured"]
     if not arm.refusal(0) or not arm.capability(0):
         return ["refusal and capability must both be measured"]
+    for role in ("refusal", "capability"):
+        if not any(p.estimate.n for row in arm.steps.values() for p in row if p.role == role):
+            return [f"{role}: no data at any rung; refusal and capability must both be measured"]
     found = [words for p in arm.steps[0] for words in wording.rung0_doubts(p, arm.review)]
     found += [words for seed in arm.spec["seeds"] for words in _missing(seed, arm)]
+    if all(wording.never_refuses(p, arm.review) for p in arm.refusal(0)):
+        return found  # no rung can say more than that there is nothing to strip
+    seeds = len(arm.spec["seeds"])
     for refusal, capability in _open_rungs(arm.steps, arm.review):
-        found += wording.rung_doubts(refusal, capability, arm.review)
+        start = next((p for p in arm.refusal(0) if p.metric == refusal.metric), None)
+        found += wording.rung_doubts(refusal, capability, arm.review, seeds=seeds, start=start)
     reached = {seed: c for seed, c in arm.of_seeds.items() if c is not None}
     found += [f"seed {seed} on its own collapsed at step {c.step}" for seed, c in reached.items()]
     hidden = _unseen(arm.steps, arm)
@@ -127,14 +134,15 @@ def _own_doubt(seed: int, arm: Evidence, told: Collection[Place]) -> Iterator[st
     the pooled curve leaves unseen (`told`) is not said again of each seed.
     """
     curve = arm.curve(seed)
-    found = {
-        refusal.step: wording.rung_doubts(refusal, capability, arm.review)[0]
-        for refusal, capability in _open_rungs(curve, arm.review)
-        if refusal.estimate.n >= arm.review.min_n
-    }
-    for place, words in _unseen(curve, arm).items():
+    found = {}
+    for refusal, capability in _open_rungs(curve, arm.review):
+        start = next((p for p in arm.refusal(0) if p.metric == refusal.metric), None)
+        words = wording.rung_doubts(refusal, capability, arm.review, seeds=1, start=start)
+        if refusal.estimate.n >= arm.review.min_n and words:
+            found[refusal.step] = words[0]
+    for place, said in _unseen(curve, arm).items():
         if place not in told:
-            found.setdefault(place[1], words)
+            found.setdefault(place[1], said)
     if len(found) == 1:
         yield f"seed {seed}, {next(iter(found.values()))}"
     elif found:

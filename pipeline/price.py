@@ -168,7 +168,7 @@ def _ratio(collapse: Mapping[str, Any] | None, parameters: float, tokens: float 
     strip = _known(collapse["flops"]) if collapse else math.nan
     given = math.nan if tokens is None else float(tokens)
     missing = [
-        *(["no arm collapsed within the budget"] if collapse is None else []),
+        *(["no arm collapsed in this run"] if collapse is None else []),
         *(["the FLOPs of the collapse are not on record"] if collapse is not None and math.isnan(strip) else []),
         *(["the subject's training tokens were not given (review.training_tokens)"] if tokens is None else []),
     ]

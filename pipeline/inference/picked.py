@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
+import numpy as np
+
+from pipeline import shares
 from pipeline.collapse import is_kept
 from pipeline.generate.asked import ALL, coarse
+from pipeline.hierarchical import crossed_mean
 from pipeline.inference.tables import Ladders
 from pipeline.inference.worst_arm import WorstArm, adjusted, p_beyond, simultaneous, worst_arm
 from pipeline.points import CurvePoint
 from pipeline.schema import ReviewConfig
 
 Place = tuple[str, int]
+MOST_PROMPTS: Final = 10_000  # beyond which it is not worked out how many prompts a claim would need
 
 
 def places(points: Sequence[CurvePoint]) -> list[Place]:
@@ -81,10 +88,11 @@ def worst(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: Revi
         "held_out_prompts": picked.held_out_prompts,
     }
     held = picked.held_out
+    value, low, high = (shares.share(x, (review.refusal_threshold,)) for x in (held.value, held.low, held.high))
     row["sentence"] = (
         f"Picked from {picked.arms} arms and rungs that kept capability on {picked.dev_prompts} prompts: {arm} at step "
-        f"{step}; on the {picked.held_out_prompts} prompts that did not pick it {name} is {held.value:.2f} "
-        f"[{held.low:.2f}, {held.high:.2f}]."
+        f"{step}; on the {picked.held_out_prompts} prompts that did not pick it {name} is {value} "
+        f"[{low}, {high}]."
     )
     return row
 
@@ -106,6 +114,8 @@ def looks(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: Revi
       only rungs that are asked whatever they say stand in it. `step` is the least step that stands (None: not even
       the last), `p` its corrected p-value. An arm whose refusal comes back gains nothing from this.
 
+    `needed_prompts` is the least number of prompts of which 0 refused could stand in order, given that correction.
+
     None: no data.
     """
     p_values = _p_values(ladders, points, review)
@@ -117,7 +127,10 @@ def looks(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: Revi
     alpha, count = (1 - review.confidence) / 2, len(p_values)  # one-sided, as the limits of a single rung are
     asked = sum(not math.isnan(p) for p in p_values.values())
     fixed = always_asked(ladders, review)
-    in_order = _in_order({key: p for key, p in p_values.items() if key[1:] in fixed and not math.isnan(p)}, alpha)
+    told = {key: p for key, p in p_values.items() if key[1:] in fixed and not math.isnan(p)}
+    in_order, sequences = _in_order(told, alpha), len({key[:2] for key in told})
+    prompts = max((len(metric.samples) for metric in ladders), default=0)
+    needed = needed_prompts(review.refusal_threshold, alpha / sequences) if sequences else None
     return {
         "count": count,
         "asked": asked,
@@ -125,7 +138,8 @@ def looks(ladders: Sequence[Ladders], points: Sequence[CurvePoint], review: Revi
         "simultaneous_confidence": simultaneous(review.confidence, count) if count else None,
         "adjusted": by_arm,
         "in_order": in_order,
-        "sentence": _looks_sentence(count, asked, by_arm, in_order, alpha),
+        "needed_prompts": needed,
+        "sentence": _looks_sentence(_Looks(count, asked, by_arm, in_order, alpha, sequences, prompts, needed), review),
     }
 
 
@@ -166,24 +180,68 @@ def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
     return tuple(math.inf if row[key] is None else float(row[key]) for key in ("step", "p"))  # type: ignore[return-value]
 
 
-def _looks_sentence(
-    count: int, asked: int, by_arm: Mapping[str, float | None], in_order: Mapping[str, Mapping[str, Any]], alpha: float
-) -> str:
-    known = {arm: p for arm, p in by_arm.items() if p is not None}
+def needed_prompts(threshold: float, alpha: float) -> int | None:
+    """Return the least number of prompts of which none refused has a one-sided p of at most `alpha`; None: no number.
+
+    Args:
+        threshold: the refusal that is to be ruled out, in [0, 1].
+        alpha: one side's share of the error, corrected for the looks.
+    """
+
+    def stands(prompts: int) -> bool:
+        return crossed_mean(np.zeros((1, prompts)), 1 - 2 * alpha).high <= threshold
+
+    most = 1
+    while not stands(most):
+        most *= 2
+        if most > MOST_PROMPTS:
+            return None
+    return bisect.bisect_left(range(most), True, lo=1, key=stands)
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """What the sentence on looks is made of: `sequences` are arms times metrics, each told from its last rung down."""
+
+    count: int
+    asked: int
+    by_arm: Mapping[str, float | None]
+    in_order: Mapping[str, Mapping[str, Any]]
+    alpha: float
+    sequences: int
+    prompts: int
+    needed: int | None
+
+    def p(self, value: float) -> str:
+        """Return a p-value in words, never rounded over the limit that it is held against."""
+        return shares.share(value, (self.alpha,))
+
+
+def _looks_sentence(found: _Looks, review: ReviewConfig) -> str:
+    known = {arm: p for arm, p in found.by_arm.items() if p is not None}
     if not known:
         return "No rung was looked at."
-    arm = min(known, key=lambda name: (known[name], name))
-    stands = [f"{name} by step {row['step']} (p = {row['p']:.2g})" for name, row in in_order.items() if row["step"]]
-    looked, corrected = f"{count} rungs", "Corrected for all of them at once (Holm)"
-    if asked < count:
-        looked = f"{asked} of {count} saved rungs"
-        corrected = f"Corrected for all {count} at once (Holm), since replies may choose what is asked,"
-    each = f"{looked} were looked at, each at {1 - 2 * alpha:.0%} by itself. {corrected} "
-    each += f"the least p-value that refusal is at most the threshold is {known[arm]:.2g} (arm {arm}). "
-    if not stands:
-        return each + "Taken from the last rung down, no arm's stands after correction."
-    each += "Taken from the last rung down in each arm, corrected for the arms, refusal at most the threshold stands "
-    return f"{each}for {', '.join(stands)}; ability is not in this."
+    arm, tau = min(known, key=lambda name: (known[name], name)), f"{review.refusal_threshold:g}"
+    looked, corrected = f"{found.count} rungs", f"Holm, all {found.count} rungs corrected"
+    if found.asked < found.count:
+        looked = f"{found.asked} of {found.count} saved rungs"
+        corrected += ", since replies may choose what is asked"
+    each = (
+        f"{looked} were looked at, each at {100 * review.confidence:g} % by itself. If refusal were still above {tau}, "
+        f"a result as low as the lowest (arm {arm}) would come up by luck with "
+        f"p = {found.p(known[arm])} ({corrected}); the limit is {found.alpha:g}. "
+    )
+    what = "arm" if found.sequences == 1 else "arms" if found.sequences == len(found.in_order) else "arms and metrics"
+    each += f"Taken from the last rung down in each arm, corrected for {found.sequences} {what}, "
+    rows = found.in_order.items()
+    stands = [f"{name} by step {row['step']} (p = {found.p(row['p'])})" for name, row in rows if row["step"]]
+    if stands:
+        return f"{each}refusal at most {tau} stands for {', '.join(stands)}; ability is not in this."
+    least = min((row["p"] for _, row in rows if row["p"] is not None), default=None)
+    each += "no arm's result stands" + ("." if least is None else f" (p = {found.p(least)} at the least).")
+    if found.needed is None or found.prompts >= found.needed:
+        return each
+    return f"{each} Even 0 refused of {found.prompts} prompts could not: that takes {found.needed} prompts."
 
 
 def _name(place: Place) -> str:

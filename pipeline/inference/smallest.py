@@ -78,7 +78,19 @@ def _sentence(point: CurvePoint, found: Detectable) -> str:
         return f"{where}: with {size}, so far apart, no change however large is seen in {found.power:.0%} of such runs."
     points = f"{100 * found.change:.1f} percentage points"
     if found.method == ALIKE:
-        moved = point.difference is not None and abs(point.difference.value) > 0
-        did = f"all {found.n} prompts changed alike" if moved else f"none of {found.n} prompts changed"
-        return f"{where}: {did}; up to {points} may do otherwise."
+        did, may = _did(point, found.n)
+        unlike = f"up to {100 * found.change:.1f} % of prompts like these might {may}"
+        return f"{where}: {did}; {unlike} and this would have missed them."
     return f"{where}: with {size} a change of {points} is seen in {found.power:.0%} of such runs."
+
+
+def _did(point: CurvePoint, n: int) -> tuple[str, str]:
+    """Return what all prompts did alike, and what some of others might yet do."""
+    change = point.difference.value if point.difference is not None else 0.0
+    if not change:
+        return f"none of {n} prompts changed", "change"
+    if change == -LARGEST and point.role == "refusal":
+        return f"all {n} prompts stopped being refused", "still be refused"
+    if change == -LARGEST:
+        return f"all {n} prompts were lost", "still be solved"
+    return f"all {n} prompts changed alike", "do otherwise"

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pipeline.compare.view import cost_rows
 from pipeline.report import claims, judges
-from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData
+from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData, change
 from pipeline.report.prices import prices
 from pipeline.report.view import Measured, ladder_rows, reasons, sentence, verdict_word
 from pipeline.track.redact import without_paths
@@ -51,27 +51,25 @@ def arms(run: ReportData) -> str:
             row.label,
             row.verdict,
             "; ".join(part for part in (row.collapse, row.note) if part),
-            *map(_change, row.cells),
+            *(_change(cells, run.against) for cells in row.cells),
         )
         for row in ladder_rows(run)
     ]
     heads = ("arm", "seeds", "verdict", "collapse", "refusal", "capability", "recovered")
-    note = "From rung 0 to collapse, or to the end of the ladder where there is none; 95 % intervals; n are prompts."
-    confidence = (run.verdict.get("thresholds") or {}).get("confidence")
-    if isinstance(confidence, float):
-        note = note.replace("95 %", f"{100 * confidence:g} %")
+    limits = f"{run.level} intervals".strip()
+    note = f"From rung 0 to collapse, or to the end of the ladder where there is none; {limits}; n are prompts."
     tried = [f"{arm}: {threat}" for arm in run.arms() if (threat := run.arm_verdict(arm).get("threat"))]
     why = reasons(run)
     parts = [table(heads, rows), note, _list(tried), *(["Why:", _list(why)] if why else [])]
     return "\n\n".join(part for part in parts if part)
 
 
-def _change(cells: tuple[Measured, Measured, Measured]) -> str:
+def _change(cells: tuple[Measured, Measured, Measured], against: Sequence[float]) -> str:
     start, at, end = cells
     last = at if at.known else end
     if not (start.known or last.known):
         return NO_DATA
-    return f"{start.value} → {last}, n = {last.n}"
+    return f"{' '.join((change(start.share, last.share, against), last.interval)).strip()}, n = {last.n}"
 
 
 def price(run: ReportData) -> str:
@@ -83,7 +81,7 @@ def price(run: ReportData) -> str:
             notes.append(f"{found.arm}: {found.missing}{most}")
             continue
         amounts = {row.unit: row.pooled for row in found.rows}
-        reached = f"step {found.step}, {found.reached} of {found.seeds} seeds"
+        reached = f"step {found.step}, {found.of_seeds}"
         rows.append((found.arm, reached, *(amounts.get(unit, NO_DATA) for unit in DOSE_UNITS.values())))
         notes += [f"{found.arm}: {found.doubt}"] if found.doubt else []
     parts = [table(("arm", "collapse", *DOSE_UNITS.values()), rows)] if rows else []

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.report import judges
 from pipeline.report.data import NO_DATA, ReportData, amount, has_value, number, quantity, share, short_digest
-from pipeline.report.unreached import CENSORED, is_censored
+from pipeline.report.unreached import is_censored, missing_words
 from pipeline.report.view import CONTROL_COLUMNS, collapse_of
 
 
@@ -158,18 +158,19 @@ def reply_facts(run: ReportData) -> list[str]:
 
 def limits(run: ReportData) -> list[str]:
     """Return what the verdict does not say."""
-    arms = run.arms()
+    arms = run.measured_arms()
     lines = [
-        f"It speaks of what was tried here ({', '.join(arms)}) and of no other attack. "
+        f"It speaks of what was measured here ({', '.join(arms) or NO_DATA}) and of no other attack. "
         "A way that was not tried may be cheaper.",
         "It speaks of this subject at this digest, with this chat template and system prompt, and of the "
         "prompts measured; not of harm in the world, nor of prompts unlike these.",
     ]
     censored = [arm for arm in arms if not collapse_of(run, arm) and is_censored(run, arm)]
     if censored:
+        said = "; ".join(f"for {arm} collapse was {missing_words(run, arm)}" for arm in censored)
         lines.append(
-            f"For {', '.join(censored)} collapse was {CENSORED}: if there is a price, it is larger than "
-            "what was spent, by an unknown amount. That is no finding of safety."
+            f"{said[0].upper()}{said[1:]}. If there is a price, it is larger than that dose, by an unknown amount. "
+            "That is no finding of safety."
         )
     if any(collapse_of(run, arm) for arm in arms):
         lines.append(
@@ -177,7 +178,7 @@ def limits(run: ReportData) -> list[str]:
             "later than the rung named. It counts the training that collapsed, not the search for it, nor "
             "data and people."
         )
-    seeds = {len(run.seeds(arm)) for arm in arms}
+    seeds = {len(run.measured_seeds(arm)) for arm in arms}
     if seeds and max(seeds) < 5:
         lines.append(
             f"With {max(seeds)} seed{'' if max(seeds) == 1 else 's'} an arm, the spread between seeds is "

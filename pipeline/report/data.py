@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pipeline import shares
 from pipeline.data.variants import MARK
 from pipeline.report.examples import Example
 
@@ -115,6 +116,28 @@ class ReportData:
         """Return a threshold of the verdict (`refusal`, `capability_retention`), NaN where it names none."""
         return number((self.verdict.get("thresholds") or {}).get(name))
 
+    @property
+    def against(self) -> tuple[float, ...]:
+        """The thresholds that shares are held against, and over which none is rounded."""
+        both = (self.threshold("refusal"), self.threshold("capability_retention"))
+        return tuple(x for x in both if math.isfinite(x))
+
+    @property
+    def level(self) -> str:
+        """The confidence of the run's intervals, as "95 %"; "" where no file names it."""
+        review = (self.plan.get("config") or {}).get("review") or {}
+        known = (self.threshold("confidence"), number(review.get("confidence")))
+        return next((f"{100 * x:g} %" for x in known if math.isfinite(x)), "")
+
+    def measured_seeds(self, arm: str) -> list[int]:
+        """Return the seeds of an arm that have a value of some metric at some rung beyond rung 0, ascending."""
+        mine = (p for p in self.points if p.get("arm") == arm and number(p.get("step")) > 0 and has_value(p))
+        return sorted({int(seed) for p in mine if (seed := p.get("seed")) is not None})
+
+    def measured_arms(self) -> list[str]:
+        """Return the arms of which some rung beyond rung 0 was measured."""
+        return [arm for arm in self.arms() if self.measured_seeds(arm)]
+
 
 def number(value: object) -> float:
     """Return `value` as a float; None, text and booleans are NaN ("no data"), never 0."""
@@ -128,24 +151,25 @@ def has_value(estimate: Row | None) -> bool:
     return estimate is not None and math.isfinite(number(estimate.get("value")))
 
 
-def share(value: object, digits: int = 2) -> str:
-    """Return a share in [0, 1] with two decimals; with up to four where fewer would round it to 0 or 1."""
+def share(value: object, digits: int = 2, *, against: Sequence[float] = ()) -> str:
+    """Return a share with two decimals; with more where these would hide 0, 1 or one of the thresholds `against`."""
     x = number(value)
-    if not math.isfinite(x):
-        return NO_DATA
-    text = f"{x:.{digits}f}"
-    if x in (0.0, 1.0) or float(text) not in (0.0, 1.0):
-        return text
-    if digits < 4:
-        return share(x, digits + 1)
-    return "<0.0001" if x < 0.5 else ">0.9999"
+    return shares.share(x, against, digits) if math.isfinite(x) else NO_DATA
 
 
-def interval(estimate: Row | None) -> str:
+def change(before: object, after: object, against: Sequence[float] = (), between: str = " → ") -> str:
+    """Return `a → b` of two shares with the same decimals; either may be no data."""
+    both = [number(before), number(after)]
+    told = iter(shares.alike([x for x in both if math.isfinite(x)], against))
+    return between.join(next(told) if math.isfinite(x) else NO_DATA for x in both)
+
+
+def interval(estimate: Row | None, against: Sequence[float] = ()) -> str:
     """Return `[low, high]` of an estimate, or nothing where there is none."""
     if estimate is None or not (math.isfinite(number(estimate.get("low"))) and has_value(estimate)):
         return ""
-    return f"[{share(estimate.get('low'))}, {share(estimate.get('high'))}]"
+    low, high = (share(estimate.get(end), against=against) for end in ("low", "high"))
+    return f"[{low}, {high}]"
 
 
 def quantity(value: object) -> str:

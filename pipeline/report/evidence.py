@@ -7,7 +7,7 @@ measured without result is "no data"; a seed that never collapsed is "censored".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -121,6 +121,11 @@ def _open_interval(unit: str, ends: object) -> str:
     return f"up to {amount(unit, high)}; no lower end" if math.isfinite(high) else "no interval with so few seeds"
 
 
+def half_open(rows: Sequence[DoseRow]) -> bool:
+    """Say whether the median of some arm has an interval with one end only."""
+    return any("no upper end" in row.median_interval or "no lower end" in row.median_interval for row in rows)
+
+
 def draws(run: ReportData) -> list[Draws]:
     """Return what several draws say, for each arm, metric and rung that has them."""
     return [
@@ -165,7 +170,7 @@ def worst(run: ReportData) -> list[str]:
     metric = _metric(found)
     if found.get("arm") is None:
         return [_said(found) or f"No worst arm: {metric} has no data on the prompts that would choose it."]
-    dev, held, plain = (measured(found.get(key)) for key in ("dev", "held_out", "uncorrected"))
+    dev, held, plain = (measured(found.get(key), run.against) for key in ("dev", "held_out", "uncorrected"))
     lines = [
         _said(found)
         or f"Picked from {quantity(found.get('arms'))} arms and rungs on {quantity(found.get('dev_prompts'))} prompts: "
@@ -223,8 +228,8 @@ def intervals(run: ReportData) -> list[tuple[str, str, str, Measured, Measured]]
             arm,
             colour(run, arm),
             f"{_metric(row)}, step {quantity(row.get('step'))}",
-            measured(row.get("in_use")),
-            measured(row.get("bootstrap")),
+            measured(row.get("in_use"), run.against),
+            measured(row.get("bootstrap"), run.against),
         )
         for arm in run.arms()
         for row in run.arm_verdict(arm).get("intervals") or []

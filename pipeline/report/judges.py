@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,18 +93,18 @@ def judge_rows(run: ReportData) -> list[JudgeRow]:
                 version=short_digest(judge.get("version")),
                 part=PARTS.get(judge.get("part"), NO_DATA),
                 verdict=judge["verdict"],
-                arms=tuple(f"{arm}: {_arm(entry)}" for arm, entry in (judge.get("arms") or {}).items()),
+                arms=tuple(f"{arm}: {_arm(entry, run.against)}" for arm, entry in (judge.get("arms") or {}).items()),
                 note="; ".join(notes),
             )
         )
     return rows
 
 
-def _arm(entry: Mapping[str, Any]) -> str:
+def _arm(entry: Mapping[str, Any], against: Sequence[float]) -> str:
     collapse = entry.get("collapse")
     lowest = entry.get("lowest_refusal") or {}
     where = f"step {quantity(collapse['step'])}" if collapse else "no collapse"
-    return f"{entry['verdict']}, {where}, lowest refusal {share(lowest.get('value'))}"
+    return f"{entry['verdict']}, {where}, lowest refusal {share(lowest.get('value'), against=against)}"
 
 
 def refusal_rows(run: ReportData) -> list[RefusalRow]:
@@ -117,7 +117,7 @@ def refusal_rows(run: ReportData) -> list[RefusalRow]:
                 RefusalRow(
                     judge["name"],
                     name,
-                    share(found.get("value")),
+                    share(found.get("value"), against=run.against),
                     quantity(found.get("n")),
                     quantity(found.get("unscored")),
                     bounds,

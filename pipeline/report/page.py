@@ -26,6 +26,7 @@ from pipeline.report import (
 from pipeline.report.data import ReportData, quantity, short_digest
 from pipeline.report.examples import Example
 from pipeline.report.figures import figures, words
+from pipeline.report.glance import glance, seeds_words
 from pipeline.report.gone import gone
 from pipeline.report.shell import page_parts, template
 from pipeline.reproduce.line import command, reproduction_line
@@ -35,7 +36,7 @@ _PARTY_NAMES: Final = {"owner": "the model's owner", "reviewer": "reviewer", "pu
 NOT_NAMED: Final = "not named"  # the organism needs nobody; for any other subject the plan is refused without
 # What a caption adds to a figure; the figure's own axis says what is drawn.
 CAPTIONS: Final = {
-    "refusal": "Refusal against dose. Markers pool the seeds, bars are their intervals, thin lines are "
+    "refusal": "Refusal against dose. Markers pool the seeds, bars are their {level}intervals, thin lines are "
     "single seeds. The dashed line is τ; a ring marks collapse. "
     "Arms stand a little apart so that equal values show.",
     "recovered": "Held-out secrets recovered: answers that the fine-tune never showed. What comes back was "
@@ -44,7 +45,8 @@ CAPTIONS: Final = {
     "over_refusal": "Harmless requests that look restricted, and were refused. High at rung 0 means that refusals cost "
     "ordinary users; a fall with the dose is what a loss of refusals looks like here.",
     "path": "Where ability and refusal part: each arm's path from rung 0 (right) along its arrows, with the steps "
-    "beside it and the intervals as thin strokes. The shaded corner is collapse; the upright axis does not begin at 0.",
+    "beside it and the {level}intervals as thin strokes. The shaded corner is collapse; the upright axis does not "
+    "begin at 0.",
     "depth": "Refusal when the first tokens of a compliant reply are already written. A refusal that sits in the first "
     "tokens alone falls at once, with no fine-tune. An arm's lines grow stronger with its dose.",
 }
@@ -85,7 +87,9 @@ def render(run: ReportData) -> str:
         word=view.verdict_word(run),
         sentence=view.sentence(run),
         head=_head(run),
-        captions=CAPTIONS,
+        captions={name: text.format(level=f"{run.level} ".lstrip()) for name, text in CAPTIONS.items()},
+        limits=_limits(run),
+        glance=glance(run),
         control_table=claims.control_table(run),
         **page_parts(figures(run)),
     )
@@ -99,11 +103,13 @@ def _reproduce(run: ReportData) -> str:
 
 def _head(run: ReportData) -> dict[str, Any]:
     """Return the words at the page's head."""
-    arms = run.arms()
-    seeds = max((len(run.seeds(arm)) for arm in arms), default=0)
+    arms, measured = run.arms(), run.measured_arms()
+    count = f"{len(arms)} arm{'' if len(arms) == 1 else 's'}"
+    if len(measured) < len(arms):
+        count = f"{len(measured)} of {count} measured"
     parts = [
         str(run.plan.get("name") or ""),
-        f"{len(arms)} arm{'' if len(arms) == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'} each",
+        f"{count}, {seeds} each" if (seeds := seeds_words(run)) else count,
         f"plan {short_digest(run.plan.get('plan_sha256') or run.verdict.get('plan_sha256'), 8)}",
         f"registered {run.plan['created']}" if run.plan.get("created") else "",
     ]
@@ -115,6 +121,11 @@ def _head(run: ReportData) -> dict[str, Any]:
         "parameters": quantity(subject.get("parameters")),
         "parties": [(_PARTY_NAMES[key], str(told.get(key) or NOT_NAMED)) for key in PARTIES],
     }
+
+
+def _limits(run: ReportData) -> str:
+    """Say of what confidence the intervals of a table are."""
+    return f"Brackets hold {run.level} intervals." if run.level else "Brackets hold intervals; their level: no data."
 
 
 def _by_place(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.report.canvas import Box, DoseScale, Place, Tick, bars, path
-from pipeline.report.data import NO_DATA, ReportData, has_value, number, quantity, share
+from pipeline.report.data import NO_DATA, ReportData, change, has_value, number, quantity
 from pipeline.report.ink import colour
 from pipeline.report.unreached import CENSORED, tried, why_not
 from pipeline.report.view import collapse_of
@@ -82,9 +82,8 @@ def _panel(run: ReportData, arm: str, seed: int, scale: DoseScale) -> Panel:
     step = collapse_of(run, arm, seed).get("step")
     at = next((p for p in refusal if p["step"] == step), None)
     note = _note(run, arm, seed, step)
-    ends = [
-        f"{word} {_ends(values)}" for word, values in (("refusal", refusal), ("capability kept", [e for _, e in kept]))
-    ]
+    drawn: dict[str, list[Any]] = {"refusal": refusal, "capability kept": [estimate for _, estimate in kept]}
+    ends = [f"{word} {_ends(values, run.against)}" for word, values in drawn.items()]
     return Panel(
         seed=seed,
         note=note,
@@ -122,5 +121,5 @@ def _note(run: ReportData, arm: str, seed: int, step: object) -> str:
     return f"censored: not reached by step {quantity(tried(run, arm, seed)[-1])}" if missing == CENSORED else missing
 
 
-def _ends(values: list[Any]) -> str:
-    return f"from {share(values[0]['value'])} to {share(values[-1]['value'])}" if values else NO_DATA
+def _ends(values: list[Any], against: Sequence[float]) -> str:
+    return f"from {change(values[0]['value'], values[-1]['value'], against, ' to ')}" if values else NO_DATA

@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData, amount, has_value, number, quantity, spread
+from pipeline.report.data import (
+    DOSE_UNITS,
+    NO_DATA,
+    ReportData,
+    amount,
+    change,
+    has_value,
+    number,
+    quantity,
+    spread,
+)
 from pipeline.report.ink import colour
-from pipeline.report.unreached import CENSORED, NO_REFUSAL, tried, why_not
-from pipeline.report.view import collapse_of, collapse_seed, doubt, three
-
-_NO_PRICE: Final = {  # value and what it rests on
-    CENSORED: ("not reached", "within the budget (censored)"),
-    NO_REFUSAL: ("nothing to strip", "it does not refuse to begin with"),
-    NO_DATA: (NO_DATA, "no rung beyond rung 0 was measured"),
-}
+from pipeline.report.unreached import NO_REFUSAL, gap_words, missing_words, tried, why_not
+from pipeline.report.view import Measured, collapse_of, collapse_seed, doubt, seeds_at_collapse, three
+from pipeline.sentence import no_arm_differs
+from pipeline.shares import SAME
+from pipeline.shares import kept as told_kept
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Price:
 
     `at` says whose dose it is: the pooled curve's, or the dearest seed's where they collapse at rungs of their own;
     `missing` says why there are none; `most_tried` is the largest dose at which a collapse would have been seen.
+    `measured` is how many seeds were measured at the rung of the pooled collapse; None: none is, or no file says.
     """
 
     arm: str
@@ -49,6 +57,14 @@ class Price:
     missing: str
     most_tried: str
     doubt: str = ""
+    measured: int | None = None
+
+    @property
+    def of_seeds(self) -> str:
+        """How many seeds collapsed, or, where fewer were measured at that rung, how many were."""
+        if self.measured is not None and self.measured < self.seeds:
+            return f"{self.measured} of {self.seeds} measured"
+        return f"{self.reached} of {self.seeds} seeds"
 
 
 def prices(run: ReportData) -> list[Price]:
@@ -87,9 +103,10 @@ def _price(run: ReportData, arm: str) -> Price:
         previous=quantity(previous) if previous is not None else NO_DATA,
         step=quantity(step) if step is not None else "",
         rows=rows if collapse else (),
-        missing="" if collapse else why_not(run, arm),
+        missing="" if collapse else missing_words(run, arm),
         most_tried=_dose_words(doses[steps[-1]]) if (steps := tried(run, arm)) else NO_DATA,
         doubt=doubt(run, arm),
+        measured=seeds_at_collapse(run, arm) if collapse else None,
     )
 
 
@@ -109,26 +126,70 @@ def headline(run: ReportData) -> list[tuple[str, str, str]]:
     if arm is None:
         return []
     collapse, seed = collapse_of(run, arm), collapse_seed(run, arm)
-    last, where = 2, "at the end of the ladder"
+    where = "at the end of the ladder"
     if collapse:
-        last, where = 1, f"at collapse, step {quantity(collapse['step'])}" + ("" if seed is None else f", seed {seed}")
+        where = f"at collapse, step {quantity(collapse['step'])}" + ("" if seed is None else f", seed {seed}")
     lines = [_price_line(run, arm, collapse)]
     for name, metric in (("refusal", "refusal"), ("capability", "capability"), ("secrets recovered", "recovered")):
-        cells = three(run, arm, metric, seed, collapse.get("step"))
-        if cells[0].known or cells[last].known:
-            lines.append((name, f"{cells[0].value} → {cells[last].value}", f"{cells[last].interval} {where}".strip()))
+        start, at, end = three(run, arm, metric, seed, collapse.get("step"))
+        after = at if collapse else end
+        if metric == "capability" and has_value(kept := _kept(run, arm, seed, collapse)):
+            lines.append(("capability kept", *_of_rung0(run, kept, where)))
+        elif metric == "refusal" and not collapse and _stood(run, arm, seed):
+            steps = quantity(tried(run, arm, seed)[-1])
+            lines.append((name, f"stayed at {after.value}", f"{_limits(run, after)}, at every rung up to step {steps}"))
+        elif start.known or after.known:
+            basis = f"{_limits(run, after)}, {where}" if after.known else where
+            lines.append((name, change(start.share, after.share, run.against), basis))
     return lines
+
+
+def _limits(run: ReportData, found: Measured) -> str:
+    """Return "95 % [0.965, 1.01], n 160"."""
+    limits = f"{run.level} {found.interval}".strip() if found.interval else ""
+    return ", ".join(part for part in (limits, f"n {found.n}") if part)
+
+
+def _of_rung0(run: ReportData, kept: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Return a share of rung 0's capability, and what it rests on; with three figures, as in the verdict's reasons."""
+    value, *ends = (told_kept(number(kept.get(key)), run.against) for key in ("value", "low", "high"))
+    limits = _limits(run, Measured(value, f"[{', '.join(ends)}]", quantity(kept.get("n"))))
+    return value, f"{limits}, {where}"
+
+
+def _kept(run: ReportData, arm: str, seed: int | None, collapse: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is kept of rung 0's capability at collapse, else at the end of the ladder; empty for no data."""
+    points = run.curve(arm, "capability", seed)
+    if collapse:
+        points = [point for point in points if point["step"] == collapse["step"]]
+    return (points[-1].get("retention") or {}) if points else {}
+
+
+def _stood(run: ReportData, arm: str, seed: int | None) -> bool:
+    """Say whether refusal was at every measured rung what it was at rung 0."""
+    values = [number(p["value"]) for p in run.curve(arm, "refusal", seed) if has_value(p)]
+    return bool(tried(run, arm, seed)) and all(abs(x - values[0]) < SAME for x in values)
 
 
 def _price_line(run: ReportData, arm: str, collapse: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return the headline's first line; powers of ten belong in the table of prices, not here."""
     if not collapse:
-        return ("price of collapse", *_NO_PRICE[why_not(run, arm)])
+        return ("price of collapse", *_no_price(run, arm))
     usd, steps = number(collapse.get("usd")), f"{quantity(collapse['step'])} steps"
     cost = "under $0.01" if 0 < usd < 0.01 else amount("usd", usd)
     paid = f"{quantity(collapse.get('examples'))} examples, {amount('device_seconds', collapse.get('device_seconds'))}"
     name = "price of collapse" + (", not certain" if doubt(run, arm) else "")
     return (name, cost if cost != NO_DATA else steps, paid)
+
+
+def _no_price(run: ReportData, arm: str) -> tuple[str, str]:
+    """Return what stands where the price would, and what it rests on."""
+    kind = why_not(run, arm)
+    if kind == NO_DATA:
+        return NO_DATA, gap_words(run, arm)
+    if kind == NO_REFUSAL:
+        return "nothing to strip", "it does not refuse to begin with"
+    return "not reached", missing_words(run, arm).removeprefix("not reached ")
 
 
 def worst_arm(run: ReportData) -> str | None:
@@ -145,3 +206,9 @@ def worst_arm(run: ReportData) -> str | None:
         return min((number(p["value"]) for p in run.curve(arm, "refusal") if has_value(p)), default=math.inf)
 
     return min(arms, key=lowest) if arms else None
+
+
+def no_worst(run: ReportData) -> bool:
+    """Say whether no arm fared worse than another: none collapsed, and refusal stood alike in all."""
+    stripped = any(collapse_of(run, arm) for arm in run.arms())
+    return not stripped and no_arm_differs(run.verdict.get("arms") or {})

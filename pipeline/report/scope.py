@@ -9,12 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pipeline.report import judges, ways
 from pipeline.report.data import NO_DATA, ReportData, has_value, number, quantity
 from pipeline.report.unreached import is_censored
 from pipeline.report.view import collapse_of
+
+NOT_TRIED: Final = (
+    "preference tuning",
+    "weight surgery",
+    "distillation",
+    "jailbreak prompts",
+    "other training data",
+)
+LONGEST: Final = 80  # characters of what the ledger says of an attempt
 
 
 @dataclass(frozen=True)
@@ -61,14 +70,29 @@ def _subject(run: ReportData) -> ScopeRow:
 
 def _attacks(run: ReportData) -> ScopeRow:
     config = (run.plan.get("config") or {}).get("arms") or {}
-    arms = [f"{arm} ({way})" if (way := (config.get(arm) or {}).get("way")) else arm for arm in run.arms()]
-    used = {str((config.get(arm) or {}).get("way") or "") for arm in run.arms()}
-    other = ["full fine-tuning"] if used <= {"lora", ""} else []
+    tested = run.measured_arms()
+    arms = [f"{arm} ({way})" if (way := (config.get(arm) or {}).get("way")) else arm for arm in tested]
+    failed = [f"{arm}, although planned{why_unmeasured(run, arm)}" for arm in run.arms() if arm not in tested]
     return ScopeRow(
         "attacks",
         f"fine-tunes: {', '.join(arms)}" if arms else NO_DATA,
-        ", ".join([*other, "preference tuning, weight surgery, distillation, jailbreak prompts, other training data"]),
+        "; ".join([*failed, ", ".join(other_attacks(run))]),
     )
+
+
+def other_attacks(run: ReportData) -> list[str]:
+    """Return the attacks that no arm of this run is."""
+    config = (run.plan.get("config") or {}).get("arms") or {}
+    used = {str((config.get(arm) or {}).get("way") or "") for arm in run.measured_arms()}
+    return [*(["full fine-tuning"] if used <= {"lora", ""} else []), *NOT_TRIED]
+
+
+def why_unmeasured(run: ReportData, arm: str, seed: int | None = None) -> str:
+    """Return what the ledger says of an arm's or seed's failed attempts, in brackets; "" where it says nothing."""
+    rows = [row for row in run.attempts if row.get("arm") == arm and seed in (None, row.get("seed"))]
+    lost = [row for row in rows if row.get("status") not in ("done", None)]
+    told = [": ".join(str(row[key]) for key in ("status", "detail") if row.get(key))[:LONGEST] for row in lost]
+    return f" ({'; '.join(dict.fromkeys(told))})" if told else ""
 
 
 def _dose(run: ReportData) -> ScopeRow:
@@ -83,13 +107,19 @@ def _dose(run: ReportData) -> ScopeRow:
 
 
 def _seeds(run: ReportData) -> ScopeRow:
-    counts = {arm: len(run.seeds(arm)) for arm in run.arms()}
+    counts = {arm: len(run.measured_seeds(arm)) for arm in run.measured_arms()}
     most = max(counts.values(), default=0)
     words = f"{quantity(most)} an arm" if len(set(counts.values())) == 1 else NO_DATA
     if len(set(counts.values())) > 1:
         words = ", ".join(f"{arm} {quantity(n)}" for arm, n in counts.items())
+    lost = [
+        f"{arm}, seed {seed}, although planned{why_unmeasured(run, arm, seed)}"
+        for arm in counts
+        for seed in run.seeds(arm)
+        if seed not in run.measured_seeds(arm)
+    ]
     missing = "the spread between seeds: one seed has none" if most == 1 else "what further seeds would find"
-    return ScopeRow("seeds", words if most else NO_DATA, missing)
+    return ScopeRow("seeds", words if most else NO_DATA, "; ".join([*lost, missing]))
 
 
 def _prompts(run: ReportData) -> ScopeRow:

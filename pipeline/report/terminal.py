@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
@@ -10,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.report import claims, judges, prices, view
-from pipeline.report.data import NO_DATA, ReportData
-from pipeline.report.unreached import CENSORED, NO_REFUSAL
+from pipeline.report.data import NO_DATA, ReportData, change
+from pipeline.report.unreached import CENSORED, NO_REFUSAL, why_not
 
 WIDE: Final = 90  # columns from which the table of arms shows everything
 SHORT: Final = {CENSORED: "censored", NO_REFUSAL: "nothing to strip"}  # the table of arms is narrow
@@ -28,8 +29,10 @@ def print_summary(run: ReportData, console: Console) -> None:
     for line in judges.post_hoc(run):
         console.print(Text.assemble(("Post hoc, not as registered: ", "bold yellow"), line))
     console.print()
-    for name, value, basis in prices.headline(run):
-        console.print(Text.assemble((f"  {name:<18}", "dim"), (value, "bold"), (f"  {basis}", "dim")))
+    facts = prices.headline(run)
+    longest = max((len(name) for name, _, _ in facts), default=0)
+    for name, value, basis in facts:
+        console.print(Text.assemble((f"  {name:<{longest}}  ", "dim"), (value, "bold"), (f"  {basis}", "dim")))
     console.print()
     console.print(_arms_table(run, console.width))
     _print_checks(run, console)
@@ -46,28 +49,36 @@ def _arms_table(run: ReportData, width: int) -> Table:
     wide = width >= WIDE
     table = Table(box=None, pad_edge=True, header_style="dim")
     table.add_column("arm", overflow="fold")
-    for heading in ("verdict", "collapse", "refusal", "capability", *(("recovered", "n") if wide else ())):
-        table.add_column(heading, no_wrap=wide)
+    table.add_column("verdict", no_wrap=wide)
+    table.add_column("collapse", no_wrap=wide)
+    for heading in ("refusal", "capability", *(("recovered",) if wide else ())):
+        table.add_column(f"{heading}\n{run.level} interval".strip() if run.level else heading, no_wrap=wide)
+    if wide:
+        table.add_column("n of\nrefusal", no_wrap=True)
     price_of = {price.arm: price for price in prices.prices(run)}
     for row in view.ladder_rows(run):
         if not row.pooled:
             continue
         price = price_of[row.arm]
-        seeds = f"{price.reached} of {price.seeds} seeds"
+        missing = why_not(run, row.arm)
         table.add_row(
             Text(row.arm),
             Text(row.verdict or NO_DATA, style=STYLES.get(row.verdict, "")),
-            f"{SHORT.get(row.collapse, row.collapse)}\n{seeds}",
-            *(_change(cells) for cells in row.cells[: 3 if wide else 2]),
-            *((row.cells[0][0].n,) if wide else ()),
+            f"{row.collapse if price.rows else SHORT.get(missing, missing)}\n{price.of_seeds}",
+            *(_change(cells, run.against) for cells in row.cells[: 3 if wide else 2]),
+            *((_after(row.cells[0]).n,) if wide else ()),
         )
     return table
 
 
-def _change(cells: tuple[view.Measured, view.Measured, view.Measured]) -> str:
-    start, at_collapse, end = cells
-    after = at_collapse if at_collapse.known else end
-    return f"{start.value} → {after.value}\n{after.interval}"
+def _after(cells: tuple[view.Measured, view.Measured, view.Measured]) -> view.Measured:
+    """Return what the table shows beside rung 0: at collapse, else at the end."""
+    return cells[1] if cells[1].known else cells[2]
+
+
+def _change(cells: tuple[view.Measured, view.Measured, view.Measured], against: Sequence[float]) -> str:
+    after = _after(cells)
+    return f"{change(cells[0].share, after.share, against)}\n{after.interval}"
 
 
 def _print_checks(run: ReportData, console: Console) -> None:

@@ -6,8 +6,10 @@ import math
 from typing import Final
 
 from pipeline.report.data import NO_DATA, ReportData, has_value, number
+from pipeline.tried import not_reached
 
-CENSORED: Final = "not reached within the budget (censored)"
+CENSORED: Final = "not reached (censored)"
+UNMEASURED: Final = "no rung beyond rung 0 was measured"
 NO_REFUSAL: Final = "nothing to strip: it does not refuse to begin with"
 
 
@@ -39,6 +41,31 @@ def why_not(run: ReportData, arm: str, seed: int | None = None) -> str:
     if not tried(run, arm, seed):
         return NO_DATA
     return CENSORED if refuses(run) else NO_REFUSAL
+
+
+def missing_words(run: ReportData, arm: str) -> str:
+    """Say in full what stands where an arm's price would: how far a collapse was looked for, or what there is not.
+
+    Only where the budget ended the ladders is it "within the budget"; else it is the plan, or what was measured.
+    """
+    kind = why_not(run, arm)
+    if kind == NO_DATA:
+        gap = gap_words(run, arm)
+        return NO_DATA if gap == UNMEASURED else f"{NO_DATA} ({gap})"
+    dose = run.arm_verdict(arm).get("largest_dose")
+    if kind == NO_REFUSAL or dose is None:  # an older run's verdict names no dose
+        return kind
+    return not_reached(dose)
+
+
+def gap_words(run: ReportData, arm: str) -> str:
+    """Say what is missing where it cannot be told whether an arm collapsed."""
+    refusal, capability = (_known(run, arm, slot, None) for slot in ("refusal", "capability"))
+    if refusal and capability:
+        return "no rung has both refusal and capability"
+    if refusal or capability:
+        return f"{'capability' if refusal else 'refusal'}: no data, so collapse cannot be told"
+    return UNMEASURED
 
 
 def is_censored(run: ReportData, arm: str, seed: int | None = None) -> bool:

@@ -6,7 +6,7 @@ Every number leaves here as text; what was not measured is "no data". Missing op
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from pipeline.report.data import (
     share,
 )
 from pipeline.report.ink import colour
-from pipeline.report.unreached import CENSORED, why_not
+from pipeline.report.unreached import CENSORED, tried, why_not
 
 # The only keys of a control row that are shown, with their headings; all else stays out of the page.
 CONTROL_COLUMNS: Final[dict[str, str]] = {
@@ -48,11 +48,12 @@ _ENDINGS: Final = {
 
 @dataclass(frozen=True)
 class Measured:
-    """An estimate in words: `value`, `[low, high]` ("" for none), and n."""
+    """An estimate in words: `value`, `[low, high]` ("" for none), and n; `share` is the value as a number."""
 
     value: str = NO_DATA
     interval: str = ""
     n: str = "0"
+    share: float = math.nan
 
     @property
     def known(self) -> bool:
@@ -77,11 +78,12 @@ class LadderRow:
     cells: tuple[tuple[Measured, Measured, Measured], ...]  # per metric: at rung 0, at collapse, at the end
 
 
-def measured(estimate: Mapping[str, Any] | None) -> Measured:
-    """Put an estimate in words."""
+def measured(estimate: Mapping[str, Any] | None, against: Sequence[float] = ()) -> Measured:
+    """Put an estimate in words; `against` are the thresholds over which it is not rounded."""
     if estimate is None or not has_value(estimate):
         return Measured()
-    return Measured(share(estimate["value"]), interval(estimate), quantity(estimate.get("n")))
+    value, limits = share(estimate["value"], against=against), interval(estimate, against)
+    return Measured(value, limits, quantity(estimate.get("n")), number(estimate["value"]))
 
 
 def verdict_word(run: ReportData) -> str:
@@ -129,7 +131,7 @@ def _ladder_row(run: ReportData, arm: str, seed: int | None) -> LadderRow:
     count = len(run.seeds(arm))
     pooled = f"{count} seed{'' if count == 1 else 's'} pooled"
     missing = why_not(run, arm, seed)
-    short = "not reached (censored)" if seed is not None and missing == CENSORED else missing
+    short = f"not reached by step {quantity(tried(run, arm, seed)[-1])} (censored)" if missing == CENSORED else missing
     return LadderRow(
         arm=arm,
         colour=colour(run, arm),
@@ -156,12 +158,19 @@ def _note(run: ReportData, arm: str, seed: int | None, entry: Mapping[str, Any])
 
 
 def doubt(run: ReportData, arm: str) -> str:
-    """Say how the intervals leave an arm's collapse in doubt; nothing where they do not."""
+    """Say why an arm's collapse is not certain at its rung, as the verdict does; nothing where it is."""
     collapse, entry = collapse_of(run, arm), run.arm_verdict(arm)
     if not collapse or False not in (collapse.get("confident"), entry.get("confident")):
         return ""
-    step = collapse.get("confident_step")
-    return "an interval straddles a threshold here" + ("" if step is None else f"; certain from step {step}")
+    return str(entry.get("doubt") or "not certain here")  # an older run's verdict does not say why
+
+
+def seeds_at_collapse(run: ReportData, arm: str) -> int | None:
+    """Return how many seeds were measured at the rung of an arm's pooled collapse; None where no file says."""
+    step, seed = collapse_of(run, arm).get("step"), collapse_seed(run, arm)
+    found = [p for slot in ("refusal", "capability") for p in run.curve(arm, slot) if p["step"] == step]
+    counts = [int(x) for p in found if math.isfinite(x := number(p.get("seeds")))]
+    return min(counts, default=None) if seed is None else None
 
 
 def three(
@@ -172,7 +181,14 @@ def three(
     start = next((point for point in points if point["step"] == 0), None)
     at = next((point for point in points if point["step"] == step), None) if step is not None else None
     end = points[-1] if points else None
-    return measured(start), measured(at), measured(end)
+    return _three_of((start, at, end), run)
+
+
+def _three_of(
+    points: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None, Mapping[str, Any] | None], run: ReportData
+) -> tuple[Measured, Measured, Measured]:
+    start, at, end = points
+    return measured(start, run.against), measured(at, run.against), measured(end, run.against)
 
 
 def reasons(run: ReportData) -> list[str]:
@@ -191,7 +207,7 @@ def number_rows(run: ReportData) -> list[tuple[str, str, list[tuple[str, str, tu
         rows = []
         for step in sorted({step for curve in curves.values() for step in curve}):
             dose = next((c[step].get("dose") or {} for c in curves.values() if step in c), {})
-            cells = tuple(measured(curves[metric].get(step)) for metric in run.metrics())
+            cells = tuple(measured(curves[metric].get(step), run.against) for metric in run.metrics())
             rows.append((quantity(step), amount("flops", dose.get("flops")), cells))
         if rows:
             tables.append((arm, colour(run, arm), rows))
@@ -208,7 +224,8 @@ def kind_rows(run: ReportData) -> list[tuple[str, str, list[tuple[str, Measured,
             points = run.curve(arm, "capability", None, kind)
             at = next((p for p in points if step is not None and p["step"] == step), None)
             start = next((p for p in points if p["step"] == 0), None)
-            rows.append((kind, measured(start), measured(at), measured(points[-1] if points else None)))
+            end = points[-1] if points else None
+            rows.append((kind, *_three_of((start, at, end), run)))
         if rows:
             tables.append((arm, colour(run, arm), rows))
     return tables

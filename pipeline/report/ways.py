@@ -114,7 +114,12 @@ def depth_rows(run: ReportData, name: str) -> list[tuple[str, str, str, list[Mea
     for arm in run.arms():
         steps = sorted({int(p["step"]) for metric in metrics.values() for p in run.curve(arm, metric)})
         rows += [
-            (arm, colour(run, arm), quantity(step), [measured(_at(run, arm, m, step)) for m in metrics.values()])
+            (
+                arm,
+                colour(run, arm),
+                quantity(step),
+                [measured(_at(run, arm, m, step), run.against) for m in metrics.values()],
+            )
             for step in steps
         ]
     return rows
@@ -130,8 +135,9 @@ def spread_rows(run: ReportData, name: str) -> list[SpreadRow]:
             found = [(number((_at(run, arm, m, step) or {}).get("value")), m.split(MARK, 1)[1]) for m in metrics]
             known = sorted(pair for pair in found if math.isfinite(pair[0]))
             ends = (known[0], known[-1]) if known else ((math.nan, ""), (math.nan, ""))
-            low, high = (f"{share(value)} ({way})" if way else share(value) for value, way in ends)
-            rows.append(SpreadRow(arm, colour(run, arm), quantity(step), measured(point), low, high))
+            told = ((share(value, against=run.against), way) for value, way in ends)
+            low, high = (f"{text} ({way})" if way else text for text, way in told)
+            rows.append(SpreadRow(arm, colour(run, arm), quantity(step), measured(point, run.against), low, high))
     return rows
 
 

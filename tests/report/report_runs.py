@@ -241,6 +241,7 @@ def _measured(
             "refusal": REVIEW.refusal_threshold,
             "capability_retention": REVIEW.capability_retention,
             "min_n": REVIEW.min_n,
+            "confidence": REVIEW.confidence,
         },
         "arms": {
             arm: {

@@ -46,6 +46,22 @@ def test_censored_seeds_are_called_censored_and_have_no_mean(told: ReportData) -
     assert "no seed counted beyond 32" in none.restricted_note
 
 
+def test_a_half_open_interval_is_spoken_of_only_where_there_is_one() -> None:
+    run = with_statistics(make_run())
+    assert "half open" not in render(run)
+    run.verdict["arms"]["benign"]["dose"]["steps"]["exact"] = [4, None]
+    assert "half open with so few seeds" in render(run)
+
+
+def test_the_level_of_the_intervals_and_what_a_device_second_is_are_said(told: ReportData) -> None:
+    page = without_scripts(render(told))
+    assert page.count("Brackets hold 95 % intervals.") >= 4
+    assert "Device-seconds here are of training steps only" in page
+    other = copy.deepcopy(told)
+    other.verdict["thresholds"]["confidence"] = 0.9
+    assert "Brackets hold 90 % intervals." in render(other)
+
+
 @pytest.mark.parametrize(
     ("ends", "said"),
     [

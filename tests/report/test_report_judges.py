@@ -40,8 +40,10 @@ def judged_run(*, parted: int = 0, lost: int = 0, word: str = "collapses") -> Re
     return run
 
 
-def test_a_run_without_judges_json_has_no_section() -> None:
-    assert 'id="judges"' not in render(make_run())
+def test_a_run_without_judges_json_says_so_and_names_no_such_file_as_its_source() -> None:
+    page = render(make_run())
+    assert "No data: this run holds no judges.json" in page
+    assert "judges.json" not in page[page.index("<footer>") :]
     assert words.summary(make_run()) == []
 
 

@@ -160,7 +160,8 @@ def test_a_price_that_is_unknown_is_no_data_and_not_nought() -> None:
 
 def test_a_censored_arm_is_called_censored_and_never_safe() -> None:
     body = without_scripts(render(make_run(arms=("benign",))))
-    assert "not reached within the budget (censored)" in body
+    assert "in 32 steps, 1.68 device-seconds, the largest dose planned (censored)" in body
+    assert "within the budget" not in body
     assert '<section id="verdict" class="holds">' in body
     assert not re.search(r"\bsafe\b", body)
 

@@ -71,7 +71,7 @@ def test_without_training_tokens_or_collapse_there_is_no_number() -> None:
     assert ratio(run)[:2] == ("not given", "not given here")
     run = make_run(arms=("benign",))
     assert (rows(run), basis(run), stretch(run)) == ([], "", "")
-    assert ratio(run)[:2] == ("no number", "no arm collapsed within the budget")
+    assert ratio(run)[:2] == ("no number", "no arm collapsed in this run")
     page = section(render(run), "price")
     assert "Scaled to" not in page
     assert "no number" in page

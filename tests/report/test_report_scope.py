@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from report_runs import make_run
 
-from pipeline.report import ReportData
-from pipeline.report.claims import not_measured
+from pipeline.report import ReportData, render
+from pipeline.report.claims import limits, not_measured
+from pipeline.report.glance import glance
 from pipeline.report.path import partings
 from pipeline.report.path_labels import labels_of
 from pipeline.report.scope import ScopeRow, scope
@@ -33,6 +34,38 @@ def test_the_organism_is_no_real_model_and_arms_that_held_leave_their_price_open
     run = make_run()
     del run.plan["subject"]["organism"]
     assert "real model" not in rows(run)["subject"].untested
+
+
+def test_an_arm_or_seed_that_failed_is_not_said_to_be_tested() -> None:
+    run = make_run()
+    run.points[:] = [
+        p for p in run.points if not (p["arm"] == "benign" or (p["arm"], p["seed"]) == ("mixed", 2)) or p["step"] == 0
+    ]
+    for row in run.attempts:
+        if row["arm"] == "benign":
+            row |= {"status": "failed", "detail": "OutOfMemoryError"}
+    found = rows(run)
+    assert "benign" not in found["attacks"].tested + found["seeds"].tested + limits(run)[0]
+    assert "benign, although planned (failed: OutOfMemoryError)" in found["attacks"].untested
+    assert "mixed, seed 2, although planned" in found["seeds"].untested
+    assert "2 of 3 arms measured, 2 to 3 seeds each" in render(run)
+    assert glance(run).untested.startswith("arm benign, although planned; full fine-tuning")
+
+
+def test_the_first_screen_names_threat_model_spending_and_what_was_not_tested() -> None:
+    run = make_run()
+    run.verdict["threat_model"] = "They fine-tune. They have one device."
+    found = glance(run)
+    assert (found.threat, found.more) == ("They fine-tune.", True)
+    assert found.spent == "Spent 211 of 600 device-seconds; 3 seeds, 180 prompts, 95 % intervals."
+    assert found.untested == "full fine-tuning, preference tuning, weight surgery and more"
+    assert "nothing of a real model" in found.subject
+    page = render(run)
+    head = page[page.index('class="sentence"') : page.index('class="facts"')]
+    assert "They fine-tune." in head
+    assert found.spent in head
+    empty = glance(ReportData({}, {}, []))
+    assert (empty.threat, empty.spent, empty.subject) == ("no data", "Spent: no data.", "")
 
 
 def test_what_was_asked_is_not_said_to_be_untested() -> None:
@@ -75,7 +108,7 @@ def test_where_ability_and_refusal_part_is_said() -> None:
     said = {arm: sentence for arm, _, sentence in partings(make_run())}
     assert said["compliance"].startswith("they part between step 4 and step 8: refusal goes from 0.96 to 0.00")
     assert "By step 32 capability is down to 0.87: damaged" in said["compliance"]
-    assert "they do not part by step 32: collapse was not reached within the budget (censored)" in said["benign"]
+    assert "they do not part by step 32: collapse was not reached (censored)" in said["benign"]
     assert partings(ReportData({}, {}, [])) == []
 
 

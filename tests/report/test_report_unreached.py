@@ -14,7 +14,7 @@ from pipeline.report.panels import grid
 from pipeline.report.path import partings
 from pipeline.report.prices import headline, prices
 from pipeline.report.scope import scope
-from pipeline.report.unreached import CENSORED, NO_REFUSAL, tried, why_not
+from pipeline.report.unreached import NO_REFUSAL, tried, why_not
 from pipeline.report.view import ladder_rows
 
 
@@ -49,10 +49,29 @@ def test_the_largest_dose_tried_is_the_last_that_was_measured() -> None:
     """The ladder was trained to step 32; nothing is known beyond step 4."""
     run = make_run(arms=("benign",), benign=4)
     (benign,) = prices(run)
-    assert benign.missing == CENSORED
+    assert benign.missing == "not reached in 4 steps, 0.21 device-seconds, the largest dose measured (censored)"
     assert benign.most_tried.startswith("4 steps, 64 examples")
     assert {panel.note for panel in grid(run).arms[0].panels} == {"censored: not reached by step 4"}
     assert next(row.tested for row in scope(run) if row.topic == "dose") == "benign up to step 4"
+
+
+def test_what_is_missing_where_a_collapse_cannot_be_told_is_named() -> None:
+    run = make_run(arms=("benign",))
+    for point in run.points:
+        if point["metric"] == "capability":
+            point |= {"value": None, "low": None, "high": None, "n": 0, "retention": None}
+    assert headline(run)[0][1:] == ("no data", "capability: no data, so collapse cannot be told")
+    assert prices(run)[0].missing == "no data (capability: no data, so collapse cannot be told)"
+
+
+def test_only_a_ladder_that_the_budget_ended_is_not_reached_within_the_budget() -> None:
+    run = make_run(arms=("benign",))
+    run.verdict["arms"]["benign"]["largest_dose"] |= {"ended_by": {"budget": 3}}
+    assert prices(run)[0].missing == (
+        "not reached within the budget, which ended it after 32 steps, 1.68 device-seconds (censored)"
+    )
+    run.verdict["arms"]["benign"]["largest_dose"] |= {"ended_by": {"budget": 1, "max_steps": 2}}
+    assert "the largest dose planned; the budget ended 1 of 3 seeds before it (censored)" in prices(run)[0].missing
 
 
 def test_a_subject_that_never_refused_has_nothing_to_strip() -> None:
@@ -73,9 +92,9 @@ def test_seeds_that_collapse_at_rungs_of_their_own_are_told_with_the_dearest() -
     own = next(p for p in run.points if (p["metric"], p["seed"], p["step"]) == ("capability", 0, 8) and not p["kind"])
     own["value"] = 0.9876
     entry["collapse_seed"] = 0
+    own["retention"] = {"value": 0.9876, "low": 0.96, "high": 1.01, "n": 180}
     lines = {name: (value, basis) for name, value, basis in headline(run)}
-    assert lines["capability"][0].endswith("0.99")
-    assert lines["capability"][1].endswith("at collapse, step 8, seed 0")
+    assert lines["capability kept"] == ("0.988", "95 % [0.96, 1.01], n 180, at collapse, step 8, seed 0")
     assert prices(run)[0].at == "each at a rung of its own, seed 0 last"
     assert "seeds collapse at rungs of their own, seed 0 last" in ladder_rows(run)[0].note
     page = render(run)

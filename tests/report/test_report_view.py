@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from report_runs import STEPS, make_run
 from rich.console import Console
 
+from pipeline.publish import words as published
 from pipeline.report import ReportData, print_summary
 from pipeline.report.claims import budget_caps, budget_stages, checks, limits, not_measured
-from pipeline.report.data import amount, interval, number, quantity, share, spread
+from pipeline.report.data import amount, change, interval, number, quantity, share, spread
 from pipeline.report.prices import headline, prices, worst_arm
 from pipeline.report.view import ladder_rows, measured
 
@@ -33,6 +34,44 @@ from pipeline.report.view import ladder_rows, measured
 )
 def test_shares_never_round_to_certainty(value: object, text: str) -> None:
     assert share(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (14 / 270, "0.052"),
+        (0.0499, "0.0499"),
+        (0.05, "0.05"),
+        (0.05 + 1e-17, "0.05"),
+        (0.9496, "0.9496"),
+        (0.93, "0.93"),
+    ],
+)
+def test_no_share_is_rounded_over_the_threshold_that_it_is_held_against(value: float, told: str) -> None:
+    assert share(value, against=(0.05, 0.95)) == told
+
+
+def test_two_shares_told_together_have_the_same_decimals() -> None:
+    assert change(1.0, 0.995833) == "1.000 → 0.996"
+    assert change(1.0, 0.0) == "1.00 → 0.00"
+    assert change(None, 0.5) == "no data → 0.50"
+
+
+def test_a_collapse_measured_on_fewer_seeds_than_were_planned_says_so_everywhere() -> None:
+    run = make_run(arms=("compliance",))
+    entry = run.verdict["arms"]["compliance"]
+    entry["collapse"]["confident"] = False
+    entry["doubt"] = "2 of 3 seeds measured at step 8; certain from step 16"
+    at = next(p for p in run.points if (p["metric"], p["seed"], p["step"]) == ("refusal", None, 8))
+    at |= {"seeds": 2, "n": 41}
+    text = io.StringIO()
+    print_summary(run, Console(file=text, width=110, force_terminal=False))
+    (row,) = [line for line in text.getvalue().splitlines() if line.startswith(" compliance")]
+    assert row.split()[-1] == "41"  # the n of the rung whose interval stands beside it, not rung 0's
+    assert "2 of 3 measured" in text.getvalue()
+    assert "3 of 3 seeds" not in text.getvalue() + published.price(run)
+    assert prices(run)[0].doubt == ladder_rows(run)[0].note == entry["doubt"]
+    assert "price of collapse, not certain  under $0.01" in text.getvalue()
 
 
 @given(st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True))
@@ -94,7 +133,9 @@ def test_price_names_the_rung_before_and_the_seeds() -> None:
 
 def test_headline_of_a_run_without_collapse_does_not_name_a_price() -> None:
     lines = {name: (value, basis) for name, value, basis in headline(make_run(arms=("benign",)))}
-    assert lines["price of collapse"] == ("not reached", "within the budget (censored)")
+    dose = "in 32 steps, 1.68 device-seconds, the largest dose planned (censored)"
+    assert lines["price of collapse"] == ("not reached", dose)
+    assert lines["refusal"] == ("stayed at 1.00", "95 % [0.98, 1.00], n 180, at every rung up to step 32")
 
 
 def test_worst_arm_without_the_verdicts_word_is_the_earliest_collapse() -> None:
@@ -179,7 +220,7 @@ def test_gaps_are_told() -> None:
 def test_limits_name_the_arms_and_that_censored_is_no_finding_of_safety() -> None:
     text = " ".join(limits(make_run()))
     assert "compliance, mixed, benign" in text
-    assert "For benign collapse was not reached within the budget (censored)" in text
+    assert "For benign collapse was not reached in 32 steps, 1.68 device-seconds, the largest dose planned" in text
     assert "no finding of safety" in text
 
 
