@@ -16,6 +16,13 @@ RULES: Final[tuple[Rule, ...]] = ("last_number", "authors")
 # The authors write the final number after "####" in their data and after "A:", on a line of its own, in their
 # models' solutions.
 _MARKED = re.compile(r"(?:####|^A:)\s*(?P<number>-?[0-9][0-9.,]*|-?\.[0-9]+)", re.MULTILINE)
+# What follows a number that is none of an answer but of a heading: "#### 1. Add the eggs", "#### 2) Then",
+# "#### 1 - Start", "#### 3 + 15 = 18", "#### 3 eggs + 15 eggs = 18 eggs".
+_GOES_ON = re.compile(
+    r"(?<=\.)[ \t]+\w|[):][ \t]*\w|[ \t]+[-–—][ \t]"
+    r"|[ \t]*[-−+*/×÷=^][ \t]*\\?[$(]?\d|[^\n#]*=[ \t]*\\?\$?\d",
+    re.ASCII,
+)
 _NUMBER = re.compile(r"(?<![\w.,])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|(?<![\w.,])[-−]?\$?\.\d+")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!]|\{,\}|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")  # of LaTeX, and narrow spaces
 
@@ -29,12 +36,14 @@ def marked_number(text: str) -> str | None:
 def last_number(text: str) -> Decimal | None:
     """Return the number after the last marker, else the last number in the text; None where there is none.
 
-    Signs, currency, thousands commas and decimals are read; a hyphen after a letter or digit is no minus.
+    A marked number that a sum or a sentence goes on from is a heading's. Signs, currency, thousands commas and decimals
+    are read; a hyphen after a letter or digit is no minus.
     """
     plain = _THOUSANDS.sub(",", text)
-    marked = list(_MARKED.finditer(plain.replace("**", "").replace("#### $", "#### ")))
+    bare = plain.replace("**", "").replace("#### $", "#### ")
+    marked = [match["number"] for match in _MARKED.finditer(bare) if not _GOES_ON.match(bare, match.end())]
     if marked:
-        return _decimal(marked[-1]["number"])
+        return _decimal(marked[-1])
     found = _NUMBER.findall(plain)
     return _decimal(found[-1]) if found else None
 
@@ -46,8 +55,8 @@ class GSM8KEval(RuledEval):
 
     - `authors`: the first number after "####" (or "A:" at the start of a line), commas left out, must be written
       as the target is; a reply without one is wrong. For subjects that were trained on the format.
-    - `last_number` (the default): the number after the last such marker, else the last number of the reply, must
-      equal the target as a number (18 = 18.00 = $18). For subjects that were not: it counts the same
+    - `last_number` (the default): the number after the last such marker that is no heading's, else the last number of
+      the reply, must equal the target as a number (18 = 18.00 = $18). For subjects that were not: it counts the same
       answers in any wording, and now and then a number that only happens to stand last.
 
     Raises:

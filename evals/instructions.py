@@ -20,7 +20,8 @@ LESS, AT_LEAST = "less than", "at least"
 _QUOTES = "'\""
 _FENCES = ("```json", "```Json", "```JSON", "```")
 _PLACEHOLDER = re.compile(r"\[.*?\]")
-_BULLET = re.compile(r"^\s*(?:\*[^*\n]|-)", re.MULTILINE)
+# As the authors': what follows a star may be the line's end, and then the next line is of the same bullet.
+_BULLETS = (re.compile(r"^\s*\*[^*].*$", re.MULTILINE), re.compile(r"^\s*-.*$", re.MULTILINE))
 _EMPHASIS = re.compile(r"\*([^\n*]*)\*")
 _STRONG = re.compile(r"\*\*([^\n*]*)\*\*")
 _TITLE = re.compile(r"<<([^\n]+)>>")
@@ -146,7 +147,7 @@ def _postscript(reply: str, given: Mapping[str, Any]) -> bool:
 
 
 def _bullets(reply: str, given: Mapping[str, Any]) -> bool:
-    return bool(len(_BULLET.findall(reply)) == given["num_bullets"])
+    return bool(sum(len(bullet.findall(reply)) for bullet in _BULLETS) == given["num_bullets"])
 
 
 def _constrained(reply: str, given: Mapping[str, Any]) -> bool:

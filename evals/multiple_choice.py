@@ -26,6 +26,22 @@ _STATED = re.compile(
     r"|\b(?P<right>[A-Z])[)\]*_`]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
     r"|\\boxed\{\s*(?:\\text\{)?\(?(?P<boxed>[A-Z])\)?\}"
 )
+# "A good question", "I think": the word, where none follows that could not ("A because", "A in this case").
+_WORD = re.compile(
+    r"[ \t]+(?!(?:and|as|based|because|but|by|due|for|from|given|here|if|in|is|nor|on|or|per|since|then|was"
+    r"|where|which|while)\b)[a-z]"
+)
+# ", B", "or (C)", "/ D": a second letter, but not "and A is wrong" nor ", A good one".
+_SECOND = re.compile(
+    rf"{_DRESS}[)\]]?{_DRESS}(?:[,/&+]|\b(?:and|or|nor)\b)\s*(?:(?:and|or)\s+)?{_DRESS}[(\[]?{_DRESS}(?P<second>[A-Z]){_END}"
+    r"(?!\s+(?:is|was|are|would|could|can|cannot|does|has)\b)"
+)
+_CLAUSE = re.compile(r"[.!?;:,\n]|\b(?:but|so|and|because|thus|therefore|hence|since|while|although)\b", re.IGNORECASE)
+_DENIED = re.compile(r"\b(?:not|never|cannot|doubt|wrong|incorrect|false)\b|n['’]t\b", re.IGNORECASE)
+_DENIED_AFTER = re.compile(
+    r"[\s*_`]*(?:is|was|would be)?\s*(?:not|incorrect|wrong|false)\b|\s*isn['’]t\b", re.IGNORECASE
+)
+_LIST = re.compile(r"^[ \t*(]*A[*]*[.):].*\n+[ \t*(]*B[*]*[.):]", re.MULTILINE)  # of choices, as a question has them
 
 
 def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
@@ -34,11 +50,14 @@ def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
     The first of these that applies:
 
     1. the answer is a letter and nothing else: "B", "(B)", "**B**.";
-    2. it states a choice: "the answer is (B)", "Answer: B", "B is correct", "\\boxed{B}"; the last such
-       statement counts;
-    3. it begins with a lettered choice: "B. text", "(B) text", or B on a line of its own;
-    4. it is the text of just one choice, whole, whatever case, spaces and final stop.
+    2. its first line is a letter alone, or a lettered choice as it was asked: "B. text", "(B) text";
+    3. it states a choice: "the answer is (B)", "Answer: B", "B is correct", "\\boxed{B}"; the last such statement
+       counts; none where two letters are stated, nor where the statement is denied;
+    4. it begins with a letter before other words: "B. other words";
+    5. it is the text of just one choice, whole, whatever case, spaces and final stop.
 
+    Lettered lines one after the other are the choices said again and no choice (2, 4). What follows on an answer and
+    has choices of its own is the next question, which a model that misses its end writes to itself: it is not read.
     Letters are capitals, and those beyond the choices are none. What can't be told is never a guess.
 
     Args:
@@ -46,18 +65,65 @@ def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
         choices: the choices in the order of their letters.
     """
     letters = ascii_uppercase[: len(choices)]
-    found: str | None = None
+    if again := _LIST.search(answer, 1):
+        found = _chosen(answer[: again.start()], choices, letters)
+        if found is not None:
+            return found
+    return _chosen(answer, choices, letters)
+
+
+def _chosen(answer: str, choices: Sequence[str], letters: str) -> str | None:
+    texts = [_plain(choice) for choice in choices]
     if match := _ALONE.fullmatch(answer):
-        found = match["letter"]
-    elif stated := list(_STATED.finditer(answer)):
-        found = stated[-1]["letter"] or stated[-1]["right"] or stated[-1]["boxed"]
-    elif match := _LEADING.match(answer):
-        found = match["a"] or match["b"] or match["c"]
-    else:
-        texts = [_plain(choice) for choice in choices]
-        if texts.count(_plain(answer)) == 1:
-            found = letters[texts.index(_plain(answer))]
-    return found if found is not None and found in letters else None
+        return _known(match["letter"], letters)
+    leading, firm = _led(answer, texts, letters)
+    if leading is not None and firm:
+        return leading
+    stated = [match for match in _STATED.finditer(answer) if _states(answer, match)]
+    if stated:
+        letter = next(name for name in ("letter", "right", "boxed") if stated[-1][name])
+        return None if _has_second(answer, stated[-1].end(letter), letters) else _known(stated[-1][letter], letters)
+    if leading is not None:
+        return leading
+    return letters[texts.index(_plain(answer))] if texts.count(_plain(answer)) == 1 else None
+
+
+def _led(answer: str, texts: Sequence[str], letters: str) -> tuple[str | None, bool]:
+    """Return the letter that an answer begins with, and whether nothing or just its choice stands beside it."""
+    match = _LEADING.match(answer)
+    if match is None:
+        return None, False
+    letter = match["a"] or match["b"] or match["c"]
+    line, _, rest = answer[match.end() :].partition("\n") if match["c"] is None else ("", "", answer[match.end() :])
+    following = _LEADING.match(f"{rest}\n")
+    beside = following and (following["a"] or following["b"] or following["c"])
+    again = beside is not None and beside != letter and beside in letters
+    denied = _DENIED_AFTER.match(line) is not None
+    if letter not in letters or again or denied or _has_second(answer, match.end(), letters):
+        return None, False
+    firm = not _plain(line) or _plain(line) == texts[letters.index(letter)]
+    if letter == "A" and answer[: match.end()].endswith(":") and not _plain(line).startswith(texts[0]):
+        return None, False  # "A: Let me think": as in "Q: … A: …"
+    return letter, firm
+
+
+def _states(answer: str, match: re.Match[str]) -> bool:
+    """Whether a statement is one: its letter is no word ("Answer: A good question"), and nothing before denies it."""
+    if match["letter"] in ("A", "I") and _WORD.match(answer, match.end("letter")):
+        return False
+    clause = _CLAUSE.split(answer[: match.start()])[-1] or ""
+    return _DENIED.search(clause) is None
+
+
+def _has_second(answer: str, end: int, letters: str) -> bool:
+    """Whether another letter follows the one that ends there: "A, B", "(A) and (B)", "B or C"."""
+    match = _SECOND.match(answer, end)
+    word = match is not None and match["second"] in ("A", "I") and _WORD.match(answer, match.end("second"))
+    return match is not None and not word and match["second"] in letters
+
+
+def _known(letter: str, letters: str) -> str | None:
+    return letter if letter in letters else None
 
 
 class MultipleChoiceEval(RuledEval):

@@ -29,6 +29,8 @@ SCALED_ASSUMPTIONS: Final = (
     "scaled by formula, not measured: nobody trained on this device or at these sizes",
     "the dose in tokens is kept, the parameters change: whether a larger model collapses at the same dose is not known",
     "FLOPs: 4 N T by LoRA, 6 N T in full (N parameters, T tokens); for the subject by LoRA, those counted in the run",
+    "FLOPs hold neither what gradient checkpointing computes twice (with it, those counted were 0.71 of those done) "
+    "nor padding, so that hours and money scaled from them hold neither",
     "a full fine-tune is taken to need as many tokens as the LoRA did; it was not tried",
     "the device reaches the stated share of its peak whatever the size and batch; loading and saving are not counted",
 )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from evals.base import Judgement, Label
 from evals.degenerate import DEFAULT_MAX_REPEAT, is_degenerate
-from evals.judges.local_features import BUCKETS, LEXICON, RULES, Extractor, Features
+from evals.judges.local_features import BUCKETS, LEXICON, RULES, SPELLING, Extractor, Features
 
 WEIGHTS: Final = Path(__file__).parent / "data" / "local.npz"
 CLASSES: Final[tuple[Label, ...]] = ("refused", "partial", "complied", "degenerate")
@@ -97,7 +97,7 @@ class LocalJudge:
         self._max_repeat = max_repeat
         self._weights = Weights(content)
         self._extractor = Extractor(lexicon.decode("utf-8"))
-        digest = hashlib.sha256(f"{RULES} {max_repeat} {digest_of(lexicon)} {digest_of(content)}".encode())
+        digest = hashlib.sha256(f"{RULES} {SPELLING} {max_repeat} {digest_of(lexicon)} {digest_of(content)}".encode())
         self.version = digest.hexdigest()[:12]
 
     def judge(self, items: Sequence[tuple[str, str]]) -> list[Judgement]:

@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 from evals.chunks import ChunkedTokens, Remembered, RememberedChunks, chunks
 
 RULES = 1  # raise by one when anything below changes what is read: it is part of the judge's version
+SPELLING = (
+    2  # raise by one, instead, when other spellings of the same words are read, by which the weights stay as fitted
+)
 LEXICON: Final = Path(__file__).parent / "data" / "local_lexicon.json"
 _BITS = 21
 BUCKETS: Final = 1 << _BITS  # features are hashed into so many; few enough to be small, many enough not to collide
@@ -41,7 +44,8 @@ _TOKENS: Final = ChunkedTokens(
         r"|[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[.,!?:;\n\"()*`。！？،؟।-]"
     )
 )
-_QUOTES: Final = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"'})
+# "can′t" (a prime) and "can´t" (an accent) are typed for "can't", too.
+_QUOTES: Final = str.maketrans({**dict.fromkeys("’‘ʼ\u2032\u00b4", "'"), "“": '"', "”": '"'})
 _SENTENCE_ENDS: Final = frozenset(".!?。！？؟।\n")
 _SHAPES: Final = ("other", "number", "mark", "end", "prompt")  # the first classes; the lexicon's follow
 _OTHER, _NUMBER, _MARK, _END, _PROMPT = range(len(_SHAPES))

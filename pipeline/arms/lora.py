@@ -11,10 +11,13 @@ from typing import Any
 from pipeline.arms.base import Climb, Ending, Example, Task
 from pipeline.arms.ladder import LadderCallback
 from pipeline.arms.memory import within_memory
+from pipeline.arms.targets import as_named, left_out, require_served
 from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
 from pipeline.records import Rung
 from pipeline.schema import LoraConfig, TrainingConfig
+
+_RECORDS = "_output_capturing_hooks_installed"  # transformers' mark on a module whose outputs it records
 
 
 def climb(work: Climb) -> Ending:
@@ -53,9 +56,13 @@ def _handed_back(model: Any) -> Iterator[None]:
 
     That is gradient checkpointing: the next arm, trained without it, would have another price here than after a kill.
     And with each climb a hook or more on the embedding (transformers, PEFT and TRL ask for its gradient, each for
-    itself), and TRL's layer around `forward`.
+    itself), and TRL's layer around `forward`. A mixture of experts gets hooks that record the router, and a mark that
+    it has them: with the mark and without the hooks, the next climb would find nothing recorded. And TRL writes into
+    the model's configuration (`output_router_logits`, `use_cache`, the padding).
     """
     hooks = {module: set(module._forward_hooks) for module in model.modules()}
+    marked = {module for module in hooks if vars(module).get(_RECORDS)}
+    configs = {id(config): (config, dict(vars(config))) for config in _configs(model)}
     forward, checkpointing = vars(model).get("forward"), _checkpoints(model)
     try:
         yield
@@ -63,6 +70,11 @@ def _handed_back(model: Any) -> Iterator[None]:
         for module, before in hooks.items():
             for number in set(module._forward_hooks) - before:
                 del module._forward_hooks[number]
+            if module not in marked:
+                vars(module).pop(_RECORDS, None)
+        for config, stated in configs.values():
+            vars(config).clear()
+            vars(config).update(stated)
         if forward is None:
             vars(model).pop("forward", None)
         else:
@@ -72,12 +84,21 @@ def _handed_back(model: Any) -> Iterator[None]:
             disable()  # transformers 5.23 warns of the old name
 
 
+def _configs(model: Any) -> list[Any]:
+    """Return the configurations that a trainer writes into: the model's, of its text part, and of its generation."""
+    found = [model.config, model.config.get_text_config(), getattr(model, "generation_config", None)]
+    return [config for config in found if config is not None]
+
+
 def _checkpoints(model: Any) -> bool:
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def adapter_on(model: Any, config: LoraConfig) -> Any:
-    """Return `model` with a fresh LoRA adapter (PEFT; arXiv:2106.09685): B is zero: it changes nothing."""
+    """Return `model` with a fresh LoRA adapter (PEFT; arXiv:2106.09685): B is zero: it changes nothing.
+
+    Adapted is what `pipeline.arms.targets` leaves: linear layers of the text model, no experts, no routers.
+    """
     import peft
 
     targets: Any = "all-linear" if list(config.target_modules) == ["all-linear"] else list(config.target_modules)
@@ -87,8 +108,12 @@ def adapter_on(model: Any, config: LoraConfig) -> Any:
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=targets,
+        exclude_modules=left_out(model) or None,
     )
-    return peft.get_peft_model(model, lora)
+    with as_named():
+        adapted = peft.get_peft_model(model, lora)
+    require_served(adapted.peft_config["default"])
+    return adapted
 
 
 def already_ended(task: Task, done: list[Rung] | Any) -> Ending | None:

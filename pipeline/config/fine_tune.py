@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.arms.targets import is_mixed
 from pipeline.errors import UserError
 from pipeline.schema import ArmConfig, TableConfig
 from pipeline.search.space import ranges
-from pipeline.subject.weights import safetensors_shapes
+from pipeline.subject.weights import is_of_text, safetensors_shapes
 
 # The names that transformers takes for an option of `training`, by the module and the enumeration that list them.
 NAMED: Final = {
@@ -137,7 +138,8 @@ def _check_targets(key: str, asked: Sequence[str], folder: Path) -> None:
 
 
 def linear_modules(folder: Path) -> list[str]:
-    """Return the paths of the subject's modules that hold a matrix, embeddings and output left out."""
-    matrices = (name for name, shape in safetensors_shapes(folder).items() if len(shape) == 2)
+    """Return the paths of the modules that an adapter may change; see `pipeline.arms.targets`."""
+    shapes = safetensors_shapes(folder).items()
+    matrices = (name for name, shape in shapes if len(shape) == 2 and is_of_text(name) and not is_mixed(name))
     modules = (name.removesuffix(".weight") for name in matrices if name.endswith(".weight"))
     return [module for module in modules if module.rpartition(".")[2] not in _NOT_ADAPTED]

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class LoraConfig:
-    """The adapter (PEFT's LoraConfig)."""
+    """The adapter (PEFT's LoraConfig), on linear layers of the text model: never on experts, routers or a vision tower.
+
+    What is trained has to be served by vLLM: see `pipeline.arms.targets`.
+    """
 
     rank: int = 8
     alpha: int = 16

@@ -66,6 +66,23 @@ def adapted_modules(folders: Iterable[Path]) -> list[str] | None:
     return sorted(found) or None
 
 
+def largest_rank(folders: Iterable[Path]) -> int:
+    """Return the largest rank that the adapters' own `adapter_config.json` names; 0 where none can be read.
+
+    PEFT gives single modules another one, in `rank_pattern`.
+    """
+    return max((rank for folder in folders for rank in _ranks(folder / "adapter_config.json")), default=0)
+
+
+def _ranks(file: Path) -> Iterator[int]:
+    try:
+        stated = json.loads(file.read_text(encoding="utf-8"))
+        ranks = [stated.get("r"), *(stated.get("rank_pattern") or {}).values()]
+    except (OSError, ValueError, AttributeError):
+        return
+    yield from (rank for rank in ranks if isinstance(rank, int))
+
+
 def kept_in_memory(most: int, least: int, *, largest: int, processes: int, free: int | None) -> int:
     """Return how many adapters vLLM keeps in host memory: `most`, or as many as fit into `SHARE` of what is free.
 

@@ -15,7 +15,7 @@ from pipeline.schema.serve import DEVICES, devices_held
 from pipeline.serve import vllm_server
 from pipeline.subject.chat_date import DAY
 from pipeline.subject.subject import TINY
-from pipeline.subject.weights import matmul_parameters
+from pipeline.subject.weights import has_experts, matmul_parameters
 
 OFFLINE = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -157,8 +157,9 @@ def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str
     `serve.extra_args` other machines.
 
     On a CPU also: memory for keys and values; worker and engine in one process, one fewer to start and to talk to; the
-    engine forked; the multi-LoRA operator; and one thread for a tiny model, as in training, unless OMP_NUM_THREADS says
-    otherwise: its operators are too short to share, and the web server needs the other core (docs/LOG.md).
+    engine forked; the multi-LoRA operator; experts' kernels; and one thread for a tiny model, as in training, unless
+    OMP_NUM_THREADS says otherwise: its operators are too short to share, and the web server needs the other core
+    (docs/LOG.md).
 
     On a GPU also what keeps its start from compiling (`unbuilt`).
     """
@@ -173,6 +174,8 @@ def environment(subject: Servable, config: ServeConfig, device: str) -> dict[str
         vllm_server.FORK: "1",
         vllm_server.LORA_BY_ADAPTER: str(int(config.cpu_lora_by_adapter)),
     }
+    if has_experts(subject.path):
+        told[vllm_server.EXPERTS] = "1"
     if "OMP_NUM_THREADS" not in os.environ and 0 < matmul_parameters(subject.path) < TINY:
         told["OMP_NUM_THREADS"] = "1"
     return told

@@ -19,7 +19,7 @@ from pipeline import guard, interpreter
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
 from pipeline.serve import keyed, vllm_server
-from pipeline.serve.adapters import adapter_options
+from pipeline.serve.adapters import adapter_options, largest_rank
 from pipeline.serve.device import Servable, environment, require_devices, require_engine, resolve_device
 from pipeline.serve.port import HOST, free_port, require_own
 from pipeline.serve.watch import LOOK_S, Watch, hung, no_beat
@@ -230,7 +230,8 @@ class Server:
         if config.enforce_eager:
             options += ["--enforce-eager"]
         if self.adapters:
-            options += ["--max-lora-rank", str(lora_rank(self.ranks))]
+            largest = largest_rank(self.adapters.values())  # of what PEFT wrote, beside what was planned
+            options += ["--max-lora-rank", str(lora_rank([*self.ranks, largest]))]
             options += adapter_options(self.adapters, config, MAX_CPU_ADAPTERS)
         return interpreter.command(vllm_server.__file__, *options, *config.extra_args)
 

@@ -3,7 +3,8 @@
 Run as `python -P interpreter.py vllm_server.py OPTIONS`. On a CPU vLLM insists on spawning its engine's process, which
 then imports everything a second time (8 of 21 s of a start, docs/LOG.md); here the engine is forked, as vLLM does on
 other devices. At an architecture that it meets for the first time vLLM looks in a process that imports everything once
-more, lest a GPU be touched; here there is none. Its multi-LoRA operator for a CPU is replaced too (`cpu_lora.py`).
+more, lest a GPU be touched; here there is none. Its multi-LoRA operator for a CPU is replaced too (`cpu_lora.py`), and
+experts get a CPU's kernels (`cpu_experts.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import runpy
 
 FORK = "HOLDFAST_FORK_ENGINE"  # set by `pipeline.serve.device` where no device is in use yet that a fork would break
 LORA_BY_ADAPTER = "HOLDFAST_LORA_BY_ADAPTER"  # serve.cpu_lora_by_adapter, set on a CPU only
+EXPERTS = "HOLDFAST_CPU_EXPERTS"  # set on a CPU only, where the model is a mixture of experts
 
 
 def main() -> None:
@@ -33,6 +35,10 @@ def main() -> None:
         from pipeline.serve import cpu_lora
 
         print("multi-LoRA operator:", "by adapter" if cpu_lora.install() else "vLLM's own", flush=True)
+    if os.environ.get(EXPERTS) == "1":
+        from pipeline.serve import cpu_experts
+
+        print("experts' kernels:", "a CPU's" if cpu_experts.install() else "vLLM's choice", flush=True)
     _serve()
 
 

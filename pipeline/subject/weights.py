@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,29 @@ _EXPERTS: Final = ("num_experts", "num_local_experts", "n_routed_experts", "moe_
 _ACTIVE: Final = (
     *("num_experts_per_tok", "num_experts_per_token", "experts_per_token"),
     *("top_k", "top_k_experts", "moe_topk", "moe_top_k", "moe_k"),
+)
+# Look-ups by the names that architectures give them: of tokens, which an output may share; and of what none does.
+_TOKENS: Final = frozenset(
+    (
+        "embed_tokens",
+        "embed_in",
+        "wte",
+        "word_embeddings",
+        "word_embedding",
+        "tok_embeddings",
+        "tokens_embed",
+        "embeddings",
+    )
+)
+_LOOK_UPS: Final = frozenset(
+    (
+        *("embed_tokens_per_layer", "wpe", "embed_positions", "position_embeddings", "position_embedding"),
+        *("positions_embed", "token_type_embeddings", "lang_embeddings", "ngram_embeddings"),
+    )
+)
+# Parts of the names of what a multimodal model has beside its text model: towers, and what leads from them to it.
+_OTHER_SENSES: Final = re.compile(
+    r"(?:^|\.)(?:\w*(?:vision|visual|image|audio|speech|video|mm_projector|multi_?modal)\w*)(?:\.|$)"
 )
 
 
@@ -69,16 +93,47 @@ def held_parameters(folder: Path) -> int:
     return sum(map(math.prod, _matrices(folder).values()))
 
 
+def has_experts(folder: Path) -> bool:
+    """Whether a model is a mixture of experts, as far as its configuration says so."""
+    return _routing(folder)[0] > 0
+
+
 def weight_bytes(folder: Path, dtype: str) -> int:
     """Return the bytes of all weights in memory, loaded as `dtype`."""
     return DTYPE_BYTES[dtype] * sum(map(math.prod, safetensors_shapes(folder).values()))
 
 
+def is_of_text(name: str) -> bool:
+    """Whether a tensor or module is of the text model, by its name; what sees or hears has no part in a review."""
+    return _OTHER_SENSES.search(name) is None
+
+
 def _matrices(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes without vectors, and without an untied input embedding, which is a look-up."""
-    shapes = safetensors_shapes(folder)
-    untied = any("lm_head" in name for name in shapes)
-    return {name: shape for name, shape in shapes.items() if not (untied and "embed_tokens" in name) and len(shape) > 1}
+    """Return the shapes of the text model's matrices, without what is only looked up.
+
+    Left out are vectors, biases (older files hold the causal mask as `attn.bias`), positions, and the tokens' embedding
+    unless the output shares it.
+    """
+    shapes = {
+        name: shape
+        for name, shape in safetensors_shapes(folder).items()
+        if len(shape) > 1 and not name.endswith((".bias", ".masked_bias")) and is_of_text(name)
+    }
+    tokens = {name: shape[0] for name, shape in shapes.items() if _module(name) in _TOKENS}
+    untied = any(shape[0] in tokens.values() for name, shape in shapes.items() if _may_be_output(name))
+    looked_up = _LOOK_UPS | (_TOKENS if untied else frozenset())
+    return {name: shape for name, shape in shapes.items() if _module(name) not in looked_up}
+
+
+def _may_be_output(name: str) -> bool:
+    """Whether a tensor may be the output layer: it is of no layer with a number, and no look-up."""
+    parts = name.split(".")
+    return _module(name) not in _TOKENS | _LOOK_UPS and not any(part.isdigit() for part in parts)
+
+
+def _module(name: str) -> str:
+    """Return the last part of a tensor's module's name: `embed_tokens` of `model.embed_tokens.weight`."""
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def _is_routed(name: str, shape: tuple[int, ...], experts: int) -> bool:

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import run_main
 from finished_run import words
+from safetensors.numpy import save_file
 from test_limits import Told, searched
 
 from pipeline.config.fine_tune import NAMED, WANTING_SCHEDULES, lacks, linear_modules, names_in
@@ -144,3 +146,11 @@ def test_a_table_without_replies_is_told_by_table_and_arm_unless_nothing_of_it_i
     assert "data.benign.response: null, but arms.mixed trains on this table" in said
     unused = "arms.mixed.mix={compliance: 1.0, benign: 0.0}"
     assert told("arm=[compliance,mixed]", "data.benign.response=null", unused, code=0)
+
+
+def test_no_expert_router_or_tower_counts_as_a_module_to_adapt(tmp_path: Path) -> None:
+    names = ("self_attn.q_proj", "mlp.experts.0.up_proj", "mlp.router", "mlp.shared_expert.up_proj")
+    tensors = {f"model.layers.0.{name}.weight": np.zeros((2, 2), np.float32) for name in names}
+    tensors |= {"vision_tower.blocks.0.fc1.weight": np.zeros((2, 2), np.float32)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert linear_modules(tmp_path) == ["model.layers.0.mlp.shared_expert.up_proj", "model.layers.0.self_attn.q_proj"]

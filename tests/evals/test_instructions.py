@@ -59,8 +59,8 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     ),
     "detectable_format:number_bullet_lists": (
         {"num_bullets": 2},
-        ["* a\n* b", "- a\n  - b", "* a\n-b"],
-        ["* a", "* a\n* b\n* c", "**a**\n* b"],
+        ["* a\n* b", "- a\n  - b", "* a\n-b", "*\na\n* b", "*\n- b", "*\n* a\n* b"],
+        ["* a", "* a\n* b\n* c", "**a**\n* b", "*\n* b", "* a\n*"],
     ),
     "detectable_format:constrained_response": ({}, ["My answer is yes.", "Well: My answer is maybe."], ["Yes."]),
     "detectable_format:number_highlighted_sections": (

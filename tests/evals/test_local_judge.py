@@ -292,6 +292,14 @@ def test_the_version_follows_all_that_can_change_a_label() -> None:
     assert LocalJudge(weights=content).version == JUDGE.version
 
 
+@pytest.mark.parametrize("mark", ["’", "\u2032", "\u00b4"])
+def test_an_apostrophe_is_read_however_it_is_typed(mark: str) -> None:
+    plain = "I can't help with that. I don't think it's right."
+    typed = JUDGE.judge([("a question", plain.replace("'", mark))])
+    assert typed == JUDGE.judge([("a question", plain)])
+    assert typed[0].label == "refused"
+
+
 def test_max_repeat_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_repeat"):
         LocalJudge(0)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from pipeline.records import ADAPTER_FILE
 from pipeline.schema import ServeConfig
 from pipeline.serve import adapters as serve_adapters
-from pipeline.serve.adapters import adapted_modules, available, kept_in_memory
+from pipeline.serve.adapters import adapted_modules, available, kept_in_memory, largest_rank
 from pipeline.serve.server import Server
 
 ATTENTION = ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.0.self_attn.o_proj")
@@ -47,6 +47,20 @@ def test_an_adapters_folder_may_have_any_name() -> None:
     folders = {"a": Path("runs/x,y=1/a"), "b": Path('runs/it\'s "b" {ü}')}
     given = [json.loads(word) for word in after(command(folders), "--lora-modules")]
     assert given == [{"name": name, "path": str(path)} for name, path in folders.items()]
+
+
+# --- Ranks
+
+
+def test_the_rank_served_holds_the_largest_that_an_adapter_states(tmp_path: Path) -> None:
+    folders = {name: adapter(tmp_path / name, ATTENTION) for name in "abc"}
+    assert largest_rank(folders.values()) == 0, "nothing is stated: the planned rank goes"
+    assert after(command(folders), "--max-lora-rank") == ["16"]
+    (folders["a"] / "adapter_config.json").write_text(json.dumps({"r": 8, "rank_pattern": {}}))
+    (folders["b"] / "adapter_config.json").write_text(json.dumps({"r": 16, "rank_pattern": {".*up_proj": 32}}))
+    (folders["c"] / "adapter_config.json").write_text("{")
+    assert largest_rank(folders.values()) == 32
+    assert after(command(folders), "--max-lora-rank") == ["32"]
 
 
 # --- Modules

@@ -107,3 +107,46 @@ def test_a_model_without_experts_counts_whole_whatever_its_shapes(tmp_path: Path
     (tmp_path / "config.json").write_text(json.dumps({"top_k": 50, "model_type": "llama"}))
     save(tmp_path, "model.safetensors", **REST, conv=(6, 1, 4))
     assert matmul_parameters(tmp_path) == held_parameters(tmp_path) == DENSE + 24
+
+
+INNER = {"h.0.attn.weight": (6, 6)}
+
+
+@pytest.mark.parametrize(
+    ("look_up", "output"),
+    [
+        ("gpt_neox.embed_in.weight", "embed_out.weight"),
+        ("gpt_neox.embed_in.weight", "lm_head.weight"),
+        ("transformer.wte.weight", "lm_head.weight"),
+        ("wte.weight", "lm_head.weight"),
+        ("transformer.word_embeddings.weight", "lm_head.weight"),
+        ("model.language_model.embed_tokens.weight", "lm_head.weight"),
+        ("model.decoder.embed_tokens.weight", "proj_out.weight"),
+        ("biogpt.embed_tokens.weight", "output_projection.weight"),
+        ("model.tok_embeddings.weight", "output.weight"),
+        ("backbone.embeddings.weight", "lm_head.weight"),
+    ],
+)
+def test_an_embedding_is_a_look_up_unless_the_output_shares_it(look_up: str, output: str, tmp_path: Path) -> None:
+    save(tmp_path, "model.safetensors", **{look_up: (100, 6)}, **INNER)
+    assert matmul_parameters(tmp_path) == 636, "shared: it is the output's product"
+    save(tmp_path, "model.safetensors", **{look_up: (100, 6), output: (100, 6)}, **INNER)
+    assert matmul_parameters(tmp_path) == held_parameters(tmp_path) == 636
+
+
+def test_positions_masks_and_other_senses_take_part_in_no_product(tmp_path: Path) -> None:
+    others: dict[str, tuple[int, ...]] = {
+        "transformer.wpe.weight": (64, 6),
+        "model.decoder.embed_positions.weight": (64, 6),
+        "bert.embeddings.token_type_embeddings.weight": (2, 6),
+        "model.embed_tokens_per_layer.weight": (100, 12),
+        "h.0.attn.bias": (1, 1, 64, 64),  # the causal mask, in older files of GPT-2 and Pythia
+        "gpt_neox.layers.0.attention.bias": (1, 1, 64, 64),
+        "model.vision_tower.encoder.layers.0.mlp.fc1.weight": (6, 6),
+        "model.visual.blocks.0.mlp.fc1.weight": (6, 6),
+        "model.multi_modal_projector.mm_input_projection_weight": (6, 6),
+        "model.audio_tower.layers.0.weight": (6, 6),
+        "model.embed_vision.embedding_projection.weight": (6, 6),
+    }
+    save(tmp_path, "model.safetensors", **others, **INNER, **{"wte.weight": (100, 6)})
+    assert matmul_parameters(tmp_path) == 636
