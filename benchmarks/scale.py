@@ -25,7 +25,7 @@ from typing import Final
 from rich.console import Console
 
 from benchmarks.shapes import LLAMA_70B, MOE_1T, Shape
-from pipeline.budget import inference_flops, training_flops
+from pipeline.flops import inference_flops, training_flops
 
 NODE: Final = 8  # devices that share a fast link
 BYTES: Final = 2  # of a weight, an activation, a number in the cache: 16 bits

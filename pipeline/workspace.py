@@ -41,7 +41,8 @@ from pipeline.search.budget import SearchFacts
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
 from pipeline.serve.device import resolve_device
 from pipeline.store import RunFolder, task_folder
-from pipeline.subject.subject import ORGANISM, Subject, data_folder, identity, open_subject
+from pipeline.subject.folder import ORGANISM, data_folder, identity
+from pipeline.subject.subject import Subject, open_subject
 
 DEVICE_STAGES: Final = {"train", "generate"}  # the stages that need an accelerator, where the subject asks for one
 

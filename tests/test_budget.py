@@ -24,10 +24,9 @@ from pipeline.budget import (
     Ledger,
     Spent,
     caps,
-    inference_flops,
     price,
-    training_flops,
 )
+from pipeline.flops import inference_flops, training_flops
 from pipeline.schema import BudgetConfig
 
 NO_PRICE = BudgetConfig()

@@ -52,3 +52,12 @@ def test_every_page_of_docs_is_linked_from_the_readme():
 def test_every_file_that_a_folder_says_it_has_is_there(page: Path):
     said = (ast.get_docstring(ast.parse(page.read_text("utf-8"))) or "").replace("__init__.py", "")
     assert not [name for name in re.findall(r"(?<![\w/.])([a-z_]+\.py)\b", said) if not (page.parent / name).exists()]
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "pipeline").glob("*/__init__.py")), ids=str)
+def test_each_folder_says_what_its_files_are_for(folder: Path) -> None:
+    if folder.name == "schema":  # a file for each part of the configuration, by its name
+        return
+    said = (folder / "__init__.py").read_text()
+    names = (path.name for path in folder.glob("*.py") if path.stem != "__init__")
+    assert sorted(name for name in names if name not in said) == []

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.budget import training_flops
 from pipeline.config.compose import load
 from pipeline.errors import UserError
+from pipeline.flops import training_flops
 from pipeline.price import device_hours, devices_to_hold, full_flops, lora_flops, price_of, training_ratio
 from pipeline.schema.price import DeviceConfig, PriceConfig, PublishedPrice
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.shapes import Shape
-from pipeline.budget import training_flops
+from pipeline.flops import training_flops
 
 
 def attention_flops(shape: Shape, context: float) -> float:

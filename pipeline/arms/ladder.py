@@ -10,9 +10,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from pipeline.arms.base import Climb, Ending
-from pipeline.budget import price, training_flops
+from pipeline.budget import price
 from pipeline.errors import UserError
 from pipeline.files import file_sha256
+from pipeline.flops import training_flops
 from pipeline.generate.proof import reference_row
 from pipeline.records import ADAPTER_FILE, Dose, Rung
 

@@ -8,7 +8,7 @@ from pipeline.data.sources import CSV_SUFFIXES, JSONL_SUFFIXES
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.judge.server import served_model, told_as
 from pipeline.schema import Config
-from pipeline.subject.subject import ORGANISM, model_folder
+from pipeline.subject.folder import ORGANISM, model_folder
 
 
 def fetch_judges(config: Config) -> None:

@@ -6,5 +6,6 @@ chosen.py    what an experiment sets for arms and evals that were not chosen is 
 kinds.py     the types of the configuration, walked by key
 checks.py    choices that are well typed and make no sense, with numbers.py, texts.py, review.py, sweep.py, gpu.py,
              cluster.py and contain.py, part by part
-limits.py    what a run would meet only once its training is paid for
+limits.py    what a run would meet only once its training is paid for; fine_tune.py: what a fine-tune asks of
+             libraries and layers
 """

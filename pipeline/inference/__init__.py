@@ -1,5 +1,6 @@
 """What a hostile reader asks of a finished run: over seeds, over draws, after picking, and with how many prompts. Pure.
 
+infer.py     all of it for one verdict
 doses.py     the dose at collapse over seeds, censored ones counted as such
 draws.py     an attacker who asks k times beside the average user; how far the label hangs on the draw
 picked.py    the worst arm and rung, picked on some prompts and reported on others; correction for many looks

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.budget import HEARTBEAT_S, Allowance, inference_flops
+from pipeline.budget import HEARTBEAT_S, Allowance
 from pipeline.errors import InstrumentError, UserError
+from pipeline.flops import inference_flops
 from pipeline.generate.matrix import TRIES
 from pipeline.inspectai.process import Events, task_error, worker
 from pipeline.inspectai.scores import means_of, read_scores, scores_file

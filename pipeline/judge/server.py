@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.files import digest, user_cache
 from pipeline.schema import LlmJudgeConfig, ServeConfig, SubjectConfig
 from pipeline.serve.server import BASE_NAME, Server
-from pipeline.subject.subject import identity, model_folder
+from pipeline.subject.folder import identity, model_folder
 
 MODEL = BASE_NAME
 Hold = Callable[[], AbstractContextManager[Attempt]]

@@ -2,7 +2,7 @@
 
 make.py        the plan and its estimated cost; facts.py: what it is told of its inputs
 digests.py     what can change a reply, and what how it is read; intact.py: is plan.json still what was written?
-caps.py        where the estimate passes a cap
+caps.py        where the estimate passes a cap; examples.py: training examples that are cut, or repeat others
 protocol.py    the plan as a page to be attached to a review; shown.py: both on the terminal
 registered.py  the plan that a run folder was made for, held against the one in use
 """

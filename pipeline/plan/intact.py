@@ -66,7 +66,7 @@ def _changed(plan: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
 
 
 def _subject(shown: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what names the subject in the digests (`pipeline.subject.subject.identity`)."""
+    """Return what names the subject in the digests (`pipeline.subject.folder.identity`)."""
     named = next((name for name in _NAMED if name in shown), "sha256")
     keys = (named, *(["revision"] if named == "hub" else []), *(["chat_template"] if "chat_template" in shown else []))
     return {key: shown[key] for key in keys}

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.arms.base import Task, rungs_of
-from pipeline.budget import UNITS, Caps, inference_flops, price, training_flops
+from pipeline.budget import UNITS, Caps, price
 from pipeline.data.variants import base_name
 from pipeline.errors import UserError
+from pipeline.flops import inference_flops, training_flops
 from pipeline.generate.asked import ALL, most, rule_of
 from pipeline.plan.digests import VERSION, plan_digests
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts

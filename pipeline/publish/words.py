@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.compare.view import cost_rows
-from pipeline.report import claims, judges
+from pipeline.report import claims, judges, planned
 from pipeline.report.data import DOSE_UNITS, NO_DATA, ReportData, change
 from pipeline.report.prices import prices
 from pipeline.report.view import Measured, ladder_rows, reasons, sentence, verdict_word
@@ -117,4 +117,4 @@ def comparison(made: Mapping[str, Any]) -> str:
 
 def facts(run: ReportData) -> str:
     """Return digests and versions, so that the report names what it is of."""
-    return table(("what", "which"), [(name, value) for name, value in claims.subject_facts(run) if value != NO_DATA])
+    return table(("what", "which"), [(name, value) for name, value in planned.subject_facts(run) if value != NO_DATA])

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from pipeline.report.data import ReportData, has_value, interval, number, quantity, share
+from pipeline.report.data import ReportData, change, has_value, interval, number, quantity, share
 from pipeline.report.ink import (
     DASHES,
     GREY,
@@ -208,13 +208,14 @@ def _parting(run: ReportData, arm: str, points: list[_Point]) -> str:
         lowest = min(p.place[0] for p in points)
         return (
             f"they do not part by step {quantity(end.step)}: {_unreached(run, arm)}. "
-            f"Refusal is {share(lowest)} where it is lowest, capability {share(end.place[1])} at the end."
+            f"Refusal is {share(lowest, against=run.against)} where it is lowest, "
+            f"capability {share(end.place[1])} at the end."
         )
     before = points[points.index(at) - 1] if points.index(at) else start
     text = (
         f"they part between step {quantity(before.step)} and step {quantity(at.step)}: refusal goes from "
-        f"{share(before.place[0])} to {share(at.place[0])}, capability from {share(before.place[1])} "
-        f"to {share(at.place[1])}."
+        f"{change(before.place[0], at.place[0], run.against, ' to ')}, "
+        f"capability from {change(before.place[1], at.place[1], between=' to ')}."
     )
     if end is not at and end.place[1] < capability_floor(run):
         text += (

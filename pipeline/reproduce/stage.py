@@ -28,7 +28,7 @@ from pipeline.reproduce.terminal import print_before, print_reproduction
 from pipeline.schema import Config
 from pipeline.schema.contain import ContainConfig
 from pipeline.schema.reproduce import ReproduceConfig
-from pipeline.subject.subject import ORGANISM
+from pipeline.subject.folder import ORGANISM
 from pipeline.workspace import Workspace
 
 VERSION: Final = 1

@@ -1,4 +1,6 @@
-"""The types of the configuration. Hydra checks every key of `conf/` and of the command line against them.
+"""The types of the configuration, a file for each larger part.
+
+Hydra checks every key of `conf/` and of the command line against them.
 
 Every choice with its comment stands in `conf/`; the defaults here only make a key optional.
 """

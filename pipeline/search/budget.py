@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.arms.base import rungs_of
-from pipeline.budget import Caps, caps, inference_flops, training_flops
+from pipeline.budget import Caps, caps
+from pipeline.flops import inference_flops, training_flops
 from pipeline.schema import ArmConfig, Config
 from pipeline.search.space import ranges, with_options
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evals.base import Eval, EvalSpec, Judge, Sample
-from pipeline.budget import inference_flops
 from pipeline.data.benchmarks import make_eval, read_samples
 from pipeline.data.contamination import overlaps
 from pipeline.errors import UserError
+from pipeline.flops import inference_flops
 from pipeline.judge.judging import make_judge
 from pipeline.records import Dose
 from pipeline.schema import Config

@@ -7,5 +7,6 @@ keyed.py        in its process: nobody is answered without the key
 adapters.py     what it is told of adapters
 vllm_server.py  the process: vLLM's own server; on a CPU its engine is forked, not spawned
 cpu_lora.py     on a CPU, vLLM's multi-LoRA operator with one matrix product an adapter
+cpu_experts.py  on a CPU, experts' kernels
 watch.py        tells a server that hangs from one that is slow
 """

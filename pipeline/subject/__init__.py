@@ -1,6 +1,7 @@
 """The model under review.
 
-subject.py    weights, tokenizer and template at a pinned revision; safetensors only
+subject.py    weights, tokenizer and template, opened
+folder.py     where its files are: a folder, the organism, a pinned commit of the Hub; safetensors only
 kind.py       can it be trained, and served with adapters?
 weights.py    its weights as its files state them, not loaded
 placement.py  on which devices it is loaded

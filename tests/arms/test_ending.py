@@ -155,7 +155,8 @@ def test_checkpoints_that_nobody_needs_are_overwritten_before_they_go(
         return tmp_path / name
 
     room_for(2, monkeypatch)
-    half_written = written("checkpoint-9")
+    with opened(overrides):
+        half_written = written("checkpoint-9")
     climb(overrides)
     assert not (tmp_path / "run/weights/compliance/s0/checkpoint-9").exists()
     assert set(half_written.read_bytes()) == {0}

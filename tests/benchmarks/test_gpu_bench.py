@@ -25,7 +25,7 @@ from benchmarks.gpu_parts.record import NOT_MEASURED, Figure, Wanted, markdown, 
 from benchmarks.gpu_parts.training import WAYS
 from benchmarks.gpu_parts.way import MIXED, PACKED, Way
 from benchmarks.shapes import QWEN_7B
-from pipeline.budget import training_flops
+from pipeline.flops import training_flops
 
 INSTRUCTIONS = (Path(gpu.__file__).parent / "GPU.md").read_text(encoding="utf-8")
 ABOUT = {"device": "A device", "versions": {"torch": "2"}, "date": "2026-11-21", "short": False}

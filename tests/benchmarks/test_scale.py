@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.scale import BYTES, Machine, Review, activations, plan, serving, table, training
 from benchmarks.shapes import LLAMA_70B, MOE_1T, QWEN_05B, QWEN_7B, QWEN_15B, Experts, Latent, Shape
-from pipeline.budget import training_flops
+from pipeline.flops import training_flops
 
 MACHINE, REVIEW = Machine(), Review()
 SMALL = Shape("small", 3, 64, 4, 2, 16, 160, 500)

@@ -101,7 +101,7 @@ def test_an_attempt_that_a_task_left_open_counts_and_is_nobodys_to_close_but_its
 
 def test_tasks_share_the_run_and_nobody_else_gets_in(tmp_path: Path) -> None:
     with RunFolder(tmp_path).locked():
-        pass
+        RunFolder(tmp_path).plan.touch()
     one, same, other = (RunFolder(tmp_path, name) for name in ("a-s0", "a-s0", "a-s1"))
     with one.locked(), other.locked():
         with pytest.raises(UserError, match=r"another holdfast is working in .*a-s0"), same.locked():

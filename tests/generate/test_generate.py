@@ -16,8 +16,9 @@ from tiny import TinySubject
 from evals.base import EvalSpec, Sample
 from pipeline import budget
 from pipeline import journal as journals
-from pipeline.budget import Allowance, Caps, Ledger, inference_flops
+from pipeline.budget import Allowance, Caps, Ledger
 from pipeline.errors import InstrumentError, UserError, boundary
+from pipeline.flops import inference_flops
 from pipeline.generate.matrix import Cell, Generator, batches, journal, matrix, missing, prompt_sha256, read_replies
 from pipeline.records import Reply, Rung
 from pipeline.schema import BudgetConfig, ServeConfig

@@ -19,7 +19,7 @@ from pipeline.plan.shown import print_plan
 from pipeline.schema import Config
 from pipeline.schema.sweep import RangeConfig
 from pipeline.search.budget import SearchFacts
-from pipeline.subject.subject import identity
+from pipeline.subject.folder import identity
 
 SUBJECT = SubjectFacts({"sha256": "a" * 64}, parameters=1000, sha256="b" * 64)
 TABLES = {

@@ -9,7 +9,8 @@ from tiny import END, TEMPLATE, TinySubject
 from evals.reasoning import parse_tags
 from pipeline.errors import UserError
 from pipeline.schema import OrganismConfig, SubjectConfig
-from pipeline.subject.subject import identity, open_subject
+from pipeline.subject.folder import identity
+from pipeline.subject.subject import open_subject
 from pipeline.subject.weights import matmul_parameters, safetensors_shapes
 
 NO_SYSTEM = (

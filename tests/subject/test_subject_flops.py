@@ -9,7 +9,7 @@ from tiny_kinds import KINDS, save_tiny_kind
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.arms.lora import adapter_on
-from pipeline.budget import inference_flops, training_flops
+from pipeline.flops import inference_flops, training_flops
 from pipeline.schema import LoraConfig, SubjectConfig
 from pipeline.subject.subject import Subject, open_subject
 

@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.schema import SubjectConfig
+from pipeline.subject.folder import model_folder
 from pipeline.subject.kind import quantisation, require_served_by_name, require_trainable
-from pipeline.subject.subject import model_folder, open_subject
+from pipeline.subject.subject import open_subject
 
 # As the config.json of real models has it, cut to what tells one kind from another.
 PLAIN: dict[str, dict[str, Any]] = {
