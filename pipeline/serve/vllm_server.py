@@ -3,8 +3,8 @@
 Run as `python -P interpreter.py vllm_server.py OPTIONS`. On a CPU vLLM insists on spawning its engine's process, which
 then imports everything a second time (8 of 21 s of a start, docs/LOG.md); here the engine is forked, as vLLM does on
 other devices. At an architecture that it meets for the first time vLLM looks in a process that imports everything once
-more, lest a GPU be touched; here there is none. Its multi-LoRA operator for a CPU is replaced too (`cpu_lora.py`), and
-experts get a CPU's kernels (`cpu_experts.py`).
+more, lest a GPU be touched; here there is none. Its multi-LoRA operator for a CPU is replaced too (`cpu_lora.py`),
+experts get a CPU's kernels (`cpu_experts.py`), and an older vLLM opens no store to the network (`lone_worker.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ def main() -> None:
 
         if hasattr(registry, "_run_in_subprocess"):  # else likewise
             registry._run_in_subprocess = lambda look: look()
+
+        from pipeline.serve import lone_worker
+
+        lone_worker.install()
     if os.environ.get(LORA_BY_ADAPTER) == "1":
         from pipeline.serve import cpu_lora
 
