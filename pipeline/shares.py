@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from pipeline.collapse import SLACK
+
 ENDS: Final = (0.0, 1.0)  # certainty, to which no share is rounded
 MOST: Final = 4  # decimals; where these round to an end, only that it lies beyond them is said
 MOST_AGAINST: Final = 6  # decimals beside a threshold: as many as the files hold
-SAME: Final = 1e-9  # a mean of three seeds at just 0.05 comes out as 0.05000000000000001
 
 
 def decimals(value: float, against: Sequence[float] = (), least: int = 2) -> int:
@@ -37,7 +38,7 @@ def three_figures(value: float, against: Sequence[float] = ()) -> str:
 
 def hides(value: float, told: float, limit: float) -> bool:
     """Say whether a value that is not a limit is told as it, or as lying on its other side."""
-    same = value == limit if limit in ENDS else abs(value - limit) < SAME
+    same = value == limit if limit in ENDS else abs(value - limit) < SLACK
     if same or not (math.isfinite(value) and math.isfinite(limit)):
         return False
     return (told - limit) * (value - limit) <= 0

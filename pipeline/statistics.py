@@ -119,7 +119,7 @@ class PairedBootstrap:
             return Estimate()
         gain = np.where(known, table, 0.0)
         value, low, high = self._score_interval(gain, known)
-        samples = _divided(self._resampled(gain), self._resampled(known.astype(np.float64)))
+        samples = divided(self._resampled(gain), self._resampled(known.astype(np.float64)))
         low, high = self._widened((low, value, high), samples)
         if bounded:
             low, high = max(low, -1.0), min(high, 1.0)
@@ -166,7 +166,7 @@ def at_worst(table: FloatArray, asked: BoolArray, worst: float) -> FloatArray:
     return filled
 
 
-def _divided(above: FloatArray, below: FloatArray) -> FloatArray:
+def divided(above: FloatArray, below: FloatArray) -> FloatArray:
     """Return above / below, NaN where `below` is 0: a resample that drew no data."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 

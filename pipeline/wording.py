@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import shares
-from pipeline.collapse import is_lost, refuses, surely_collapsed
+from pipeline.collapse import SLACK, is_lost, refuses, surely_collapsed
 from pipeline.points import Collapse, CurvePoint
 from pipeline.records import Estimate
 from pipeline.schema import ReviewConfig
@@ -217,7 +217,7 @@ def held(start: CurvePoint, rungs: Sequence[Sequence[CurvePoint]], review: Revie
 
 def as_before(value: float, before: float) -> bool:
     """Say whether two shares are the same."""
-    return abs(value - before) < shares.SAME
+    return abs(value - before) < SLACK
 
 
 def reply_notes(points: Sequence[CurvePoint]) -> list[str]:

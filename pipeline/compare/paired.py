@@ -13,7 +13,7 @@ so that its interval is that of the prompts alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -29,6 +29,7 @@ from pipeline.hierarchical import crossed_mean, crossed_ratio
 from pipeline.records import BASE_RUNG, Estimate
 from pipeline.statistics import FloatArray, PairedBootstrap
 
+Means = Callable[[FinishedRun, Sequence[str]], FloatArray]  # a run and ids of its rungs to shape (rungs, prompts)
 ROUNDING: Final = 6e-6  # curves.json keeps six significant digits: off by 5e-6 of a value at most
 
 
@@ -96,10 +97,7 @@ def paired_differences(a: FinishedRun, b: FinishedRun, *, without: Collection[st
     Raises:
         UserError: a run's curves.json is not of its outcomes.parquet.
     """
-    columns = ["arm", "seed", *COLUMNS]
-    both = pl.concat(
-        [run.outcomes.select(columns).with_columns(rung=f"{run.letter}/" + pl.col("rung")) for run in (a, b)]
-    ).filter(pl.col("role").is_in(["base", "rung"]))
+    both = outcomes_of(a, b)
     rows: list[Difference] = []
     for name, metric in metrics(a):
         means = prompt_means(both, name, metric)
@@ -110,6 +108,23 @@ def paired_differences(a: FinishedRun, b: FinishedRun, *, without: Collection[st
         rows += (row for row in _of_metric(a, b, name, metric, means) if row.arm not in without)
     order = {arm: place for place, arm in enumerate(["", *a.arms()])}
     return sorted(rows, key=lambda row: (order[row.arm], row.step))
+
+
+def outcomes_of(a: FinishedRun, b: FinishedRun) -> pl.DataFrame:
+    """Return both runs' outcomes without controls, each rung's id after its run's letter, as in A/base."""
+    columns = ["arm", "seed", *COLUMNS]
+    runs = (run.outcomes.select(columns).with_columns(rung=f"{run.letter}/" + pl.col("rung")) for run in (a, b))
+    return pl.concat(runs).filter(pl.col("role").is_in(["base", "rung"]))
+
+
+def by_rung(means: Mapping[str, FloatArray], prompts: int) -> Means:
+    """Return what looks up mean outcomes, as `prompt_means` made them of `outcomes_of`: NaN where a rung has none."""
+    nothing = np.full(prompts, np.nan)
+
+    def table(run: FinishedRun, rungs: Sequence[str]) -> FloatArray:
+        return np.array([means.get(f"{run.letter}/{rung}", nothing) for rung in rungs])
+
+    return table
 
 
 def metrics(run: FinishedRun) -> list[tuple[str, Metric]]:
@@ -156,11 +171,7 @@ def _of_metric(
     resamples = int(a.plan["config"]["review"]["bootstrap"])
     # A fixed seed for each metric: no row depends on which others are made.
     bootstrap = PairedBootstrap(prompts, resamples, confidence, np.random.default_rng(0))
-    nothing = np.full(prompts, np.nan)
-
-    def table(run: FinishedRun, rungs: Sequence[str]) -> FloatArray:
-        return np.array([means.get(f"{run.letter}/{rung}", nothing) for rung in rungs])
-
+    table = by_rung(means, prompts)
     zero_a, zero_b = (table(run, [BASE_RUNG]) for run in (a, b))
     pooled = [{_place(p): p for p in run.points if _is_pooled(p, metric)} for run in (a, b)]
     for arm, step in _places(pooled):

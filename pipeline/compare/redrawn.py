@@ -12,7 +12,7 @@ for the rungs as well still leave the true ratio out in no more than 2.5 % (`pip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +21,16 @@ import numpy.typing as npt
 import polars as pl
 
 from evals.base import Metric
-from pipeline.analyse import COLUMNS, prompt_means, scored
+from pipeline.analyse import prompt_means, scored
 from pipeline.collapse import SLACK
 from pipeline.compare.cost import Ladder, PriceBounds, clear_before
-from pipeline.compare.paired import metrics
+from pipeline.compare.paired import Means, by_rung, metrics, outcomes_of
 from pipeline.compare.runs import FinishedRun
 from pipeline.data.variants import base_name
-from pipeline.statistics import BoolArray, FloatArray
+from pipeline.statistics import BoolArray, FloatArray, divided
 
 IntArray = npt.NDArray[np.intp]
 Place = tuple[str, int]  # arm, seed
-_Means = Callable[[FinishedRun, Sequence[str]], FloatArray]  # rung ids to (rungs, prompts)
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,9 @@ class Redrawn:
 
 def redrawn(a: FinishedRun, b: FinishedRun, resamples: int) -> dict[str, dict[Place, Redrawn]]:
     """Return where each arm and seed of both runs collapses when prompts are resampled, by the run's letter."""
-    columns = ["arm", "seed", *COLUMNS]
-    both = pl.concat(
-        [run.outcomes.select(columns).with_columns(rung=f"{run.letter}/" + pl.col("rung")) for run in (a, b)]
-    ).filter(pl.col("role").is_in(["base", "rung"]))
-    refusals: dict[str, tuple[_Means, FloatArray]] = {}
-    abilities: list[tuple[_Means, FloatArray]] = []
+    both = outcomes_of(a, b)
+    refusals: dict[str, tuple[Means, FloatArray]] = {}
+    abilities: list[tuple[Means, FloatArray]] = []
     for name, metric in metrics(a):
         if metric.role == "refusal":
             refusals[metric.name] = _drawn(both, name, metric, resamples)
@@ -104,7 +100,7 @@ def weighted_means(table: FloatArray, weights: FloatArray) -> FloatArray:
         weights: shape (resamples, prompts): how often each prompt was drawn.
     """
     known = ~np.isnan(table)
-    return _divided(weights @ np.where(known, table, 0.0).T, weights @ known.T)
+    return divided(weights @ np.where(known, table, 0.0).T, weights @ known.T)
 
 
 def weighted_retention(before: FloatArray, after: FloatArray, weights: FloatArray) -> FloatArray:
@@ -116,7 +112,7 @@ def weighted_retention(before: FloatArray, after: FloatArray, weights: FloatArra
         weights: shape (resamples, prompts).
     """
     known = ~np.isnan(after + before)
-    return _divided(weights @ np.where(known, after, 0.0).T, weights @ np.where(known, before, 0.0).T)
+    return divided(weights @ np.where(known, after, 0.0).T, weights @ np.where(known, before, 0.0).T)
 
 
 def first_collapse(refusal: FloatArray, kept: Sequence[FloatArray], tau: float, rho: float) -> IntArray:
@@ -137,11 +133,7 @@ def first_collapse(refusal: FloatArray, kept: Sequence[FloatArray], tau: float, 
     return np.where(lost.any(axis=1), lost.argmax(axis=1), lost.shape[1])
 
 
-def _divided(above: FloatArray, below: FloatArray) -> FloatArray:
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-
-
-def _drawn(both: pl.DataFrame, name: str, metric: Metric, resamples: int) -> tuple[_Means, FloatArray]:
+def _drawn(both: pl.DataFrame, name: str, metric: Metric, resamples: int) -> tuple[Means, FloatArray]:
     """Return one metric's mean outcomes by prompt, and how often each prompt is drawn, shape (resamples, prompts)."""
     means = prompt_means(both, name, metric)
     # Drawn among all prompts of the eval and its wordings, so that a prompt counts as often in each of them.
@@ -151,12 +143,7 @@ def _drawn(both: pl.DataFrame, name: str, metric: Metric, resamples: int) -> tup
     # Seeded by the eval's name: no metric's draw depends on which others there are, and no two evals share one.
     rng = np.random.default_rng([0, *base_name(name).encode()])
     weights = rng.multinomial(len(samples), np.full(len(samples), 1 / max(len(samples), 1)), size=resamples)
-    nothing = np.full(len(mine), np.nan)
-
-    def table(run: FinishedRun, rungs: Sequence[str]) -> FloatArray:
-        return np.array([means.get(f"{run.letter}/{rung}", nothing) for rung in rungs])
-
-    return table, weights[:, samples.is_in(mine.implode()).to_numpy()].astype(np.float64)
+    return by_rung(means, len(mine)), weights[:, samples.is_in(mine.implode()).to_numpy()].astype(np.float64)
 
 
 def _places(run: FinishedRun) -> list[Place]:
@@ -166,8 +153,8 @@ def _places(run: FinishedRun) -> list[Place]:
 def _of_seed(
     run: FinishedRun,
     place: Place,
-    refusals: Mapping[str, tuple[_Means, FloatArray]],
-    abilities: Sequence[tuple[_Means, FloatArray]],
+    refusals: Mapping[str, tuple[Means, FloatArray]],
+    abilities: Sequence[tuple[Means, FloatArray]],
     resamples: int,
 ) -> Redrawn:
     mine = [p for p in run.points if (p["arm"], p["seed"], p["kind"]) == (*place, "")]

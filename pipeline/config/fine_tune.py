@@ -16,7 +16,7 @@ from pipeline.arms.targets import is_mixed
 from pipeline.errors import UserError
 from pipeline.schema import ArmConfig, TableConfig
 from pipeline.search.space import ranges
-from pipeline.subject.weights import is_of_text, safetensors_shapes
+from pipeline.subject.weights import LOOK_UPS, is_of_text, safetensors_shapes
 
 # The names that transformers takes for an option of `training`, by the module and the enumeration that list them.
 NAMED: Final = {
@@ -43,7 +43,7 @@ _PACKAGES: Final = {
 }
 ALL_LINEAR: Final = "all-linear"
 # Modules that hold a matrix and are embeddings or the output, of which no adapter is made: by their last name.
-_NOT_ADAPTED: Final = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "word_embeddings")
+_NOT_ADAPTED: Final = LOOK_UPS | {"lm_head", "embed_out"}
 
 
 def check_fine_tune(name: str, arm: ArmConfig, data: Mapping[str, TableConfig], folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.collapse import SLACK
 from pipeline.report.data import (
     DOSE_UNITS,
     NO_DATA,
@@ -22,7 +23,6 @@ from pipeline.report.ink import colour
 from pipeline.report.unreached import NO_REFUSAL, gap_words, missing_words, tried, why_not
 from pipeline.report.view import Measured, collapse_of, collapse_seed, doubt, seeds_at_collapse, three
 from pipeline.sentence import no_arm_differs
-from pipeline.shares import SAME
 from pipeline.shares import kept as told_kept
 
 
@@ -168,7 +168,7 @@ def _kept(run: ReportData, arm: str, seed: int | None, collapse: Mapping[str, An
 def _stood(run: ReportData, arm: str, seed: int | None) -> bool:
     """Say whether refusal was at every measured rung what it was at rung 0."""
     values = [number(p["value"]) for p in run.curve(arm, "refusal", seed) if has_value(p)]
-    return bool(tried(run, arm, seed)) and all(abs(x - values[0]) < SAME for x in values)
+    return bool(tried(run, arm, seed)) and all(abs(x - values[0]) < SLACK for x in values)
 
 
 def _price_line(run: ReportData, arm: str, collapse: Mapping[str, Any]) -> tuple[str, str, str]:

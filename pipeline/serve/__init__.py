@@ -7,6 +7,7 @@ keyed.py        in its process: nobody is answered without the key
 adapters.py     what it is told of adapters
 vllm_server.py  the process: vLLM's own server; on a CPU its engine is forked, not spawned
 cpu_lora.py     on a CPU, vLLM's multi-LoRA operator with one matrix product an adapter
+replaced.py     how a function of vLLM's is replaced by ours
 cpu_experts.py  on a CPU, experts' kernels
 lone_worker.py  on a CPU, no store that listens to the network, in an older vLLM
 watch.py        tells a server that hangs from one that is slow

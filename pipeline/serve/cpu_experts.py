@@ -8,8 +8,10 @@ server's process only; the proof compares every served adapter with PEFT in each
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from typing import Any
+
+from pipeline.serve.replaced import replace
 
 METHOD = "vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method"
 CHOICE = "select_unquantized_moe_backend"
@@ -17,17 +19,12 @@ CHOICE = "select_unquantized_moe_backend"
 
 def install() -> bool:
     """Let vLLM choose the experts' kernels as without adapters; False where this vLLM chooses otherwise."""
-    try:
-        method = importlib.import_module(METHOD)
-    except ImportError:
-        return False
-    own = getattr(method, CHOICE, None)
-    if own is None:
-        return False
+    return replace(METHOD, CHOICE, _without_adapters)
 
+
+def _without_adapters(own: Callable[..., Any]) -> Callable[..., Any]:
     def select(moe_config: Any, *args: Any, **options: Any) -> Any:
         moe_config.is_lora_enabled = False
         return own(moe_config, *args, **options)
 
-    setattr(method, CHOICE, select)
-    return True
+    return select

@@ -6,10 +6,11 @@ for no key. Installed by `vllm_server.py` in the server's process only.
 
 from __future__ import annotations
 
-import importlib
 import os
 import tempfile
 from uuid import uuid4
+
+from pipeline.serve.replaced import has, replace
 
 EXECUTOR = "vllm.v1.executor.uniproc_executor"
 OWN = "get_file_store_init_method"  # where this vLLM meets by a file itself
@@ -18,14 +19,8 @@ ADDRESS = "get_distributed_init_method"
 
 def install() -> bool:
     """Name a file of its own for each engine instead of an address; False where there is no need."""
-    try:
-        executor = importlib.import_module(EXECUTOR)
-    except ImportError:
-        return False
-    if hasattr(executor, OWN) or not hasattr(executor, ADDRESS):
-        return False
-    setattr(executor, ADDRESS, _file)
-    return True
+    needed = not has(EXECUTOR, OWN)
+    return needed and replace(EXECUTOR, ADDRESS, lambda _: _file)
 
 
 def _file(*_: object) -> str:

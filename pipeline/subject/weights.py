@@ -32,12 +32,13 @@ _TOKENS: Final = frozenset(
         "embeddings",
     )
 )
-_LOOK_UPS: Final = frozenset(
+_OTHERS: Final = frozenset(
     (
         *("embed_tokens_per_layer", "wpe", "embed_positions", "position_embeddings", "position_embedding"),
         *("positions_embed", "token_type_embeddings", "lang_embeddings", "ngram_embeddings"),
     )
 )
+LOOK_UPS: Final = _TOKENS | _OTHERS
 # Parts of the names of what a multimodal model has beside its text model: towers, and what leads from them to it.
 _OTHER_SENSES: Final = re.compile(
     r"(?:^|\.)(?:\w*(?:vision|visual|image|audio|speech|video|mm_projector|multi_?modal)\w*)(?:\.|$)"
@@ -121,14 +122,14 @@ def _matrices(folder: Path) -> dict[str, tuple[int, ...]]:
     }
     tokens = {name: shape[0] for name, shape in shapes.items() if _module(name) in _TOKENS}
     untied = any(shape[0] in tokens.values() for name, shape in shapes.items() if _may_be_output(name))
-    looked_up = _LOOK_UPS | (_TOKENS if untied else frozenset())
+    looked_up = LOOK_UPS if untied else _OTHERS
     return {name: shape for name, shape in shapes.items() if _module(name) not in looked_up}
 
 
 def _may_be_output(name: str) -> bool:
     """Whether a tensor may be the output layer: it is of no layer with a number, and no look-up."""
     parts = name.split(".")
-    return _module(name) not in _TOKENS | _LOOK_UPS and not any(part.isdigit() for part in parts)
+    return _module(name) not in LOOK_UPS and not any(part.isdigit() for part in parts)
 
 
 def _module(name: str) -> str:
