@@ -19,12 +19,17 @@ Ending = Literal["max_steps", "budget", "nan_loss", "paused"]
 
 @dataclass(frozen=True)
 class Task:
-    """One arm and seed of the plan; `rungs` are the steps at which a checkpoint is saved."""
+    """One arm and seed of the plan; `rungs` are the steps at which a checkpoint is saved.
+
+    `processes` train together, each with a share of the subject's weights and of each step's examples
+    (`pipeline.sharded`).
+    """
 
     arm: str
     seed: int
     config: ArmConfig
     rungs: tuple[int, ...]
+    processes: int = 1
 
     def rung_id(self, step: int) -> str:
         """Return the name of a rung, which is also the adapter's name on the server."""
@@ -59,13 +64,14 @@ class Climb:
 
     `done` are the rungs that stand already, oldest first: the arm goes on after the last, or from where it was paused.
     `emit` takes each new rung once it is saved, and what the trained model answers to the canaries. `on_step` takes the
-    dose and the training's figures.
+    dose and the training's figures. `leads` is false in those of several training processes that write nothing, and
+    whose rungs are the first one's.
     """
 
     task: Task
     subject: Subject
     base_sha256: str
-    model: Any  # transformers causal LM, handed back as it came
+    model: Any  # transformers causal LM, handed back as it came; or the `Ranks` that hold it together
     device: str
     examples: Sequence[Example]
     allowance: Allowance
@@ -76,6 +82,7 @@ class Climb:
     emit: Callable[[Rung, Mapping[str, Any]], None]
     on_step: Callable[[Dose, Mapping[str, float]], None] = field(default=lambda _dose, _values: None)
     pause: Pause | None = None
+    leads: bool = True
 
     @property
     def last(self) -> Rung | None:

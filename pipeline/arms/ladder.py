@@ -113,7 +113,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             seed=self.work.task.seed,
             step=step,
             path=str(checkpoint.relative_to(self.work.run_root)),
-            sha256=file_sha256(checkpoint / ADAPTER_FILE),
+            sha256=file_sha256(checkpoint / ADAPTER_FILE) if self.work.leads else "",  # else not written here
             base_sha256=self.work.base_sha256,
             dose=self.dose(state),
         )

@@ -16,6 +16,8 @@ from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
 from pipeline.records import Rung
 from pipeline.schema import LoraConfig, TrainingConfig
+from pipeline.sharded import share
+from pipeline.sharded.ranks import Ranks
 
 _RECORDS = "_output_capturing_hooks_installed"  # transformers' mark on a module whose outputs it records
 
@@ -32,10 +34,14 @@ def climb(work: Climb) -> Ending:
 
 
 def _climb(work: Climb, at_once: int) -> Ending:
+    _drop(work)  # of a try before, where memory ended
+    return work.model.climb(climb_once, work, at_once) if isinstance(work.model, Ranks) else climb_once(work, at_once)
+
+
+def climb_once(work: Climb, at_once: int) -> Ending:
     """Train from the last of `work.done` with `at_once` examples in memory; a step has as many as the plan says."""
     from transformers import set_seed
 
-    _drop(work)  # of a try before, where memory ended
     set_seed(work.task.seed)
     with _handed_back(work.model):
         adapted = adapter_on(work.model, work.task.config.lora)
@@ -43,6 +49,8 @@ def _climb(work: Climb, at_once: int) -> Ending:
             callback = LadderCallback(work, adapted)
             trainer = _trainer(work, adapted, callback, at_once)
             callback.rows = len(trainer.train_dataset)
+            if work.task.processes > 1:
+                share.join_in(trainer, work.task.processes)
             if callback.first_step_fits():
                 trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)
             return callback.ending
@@ -195,7 +203,7 @@ def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
         seed=work.task.seed,
         data_seed=work.task.seed,
         max_steps=training.max_steps,
-        per_device_train_batch_size=at_once,
+        per_device_train_batch_size=at_once // work.task.processes,
         gradient_accumulation_steps=training.batch_size // at_once,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,

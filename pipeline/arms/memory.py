@@ -60,7 +60,11 @@ def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Endin
     training = work.task.config.training
     room = _room(work)
     fitting = min((row["examples_at_once"] for row in _rows(work, room)), default=training.batch_size)
-    sizes = [size for size in at_once(training.batch_size, training.gradient_accumulation) if size <= fitting]
+    sizes = [
+        size
+        for size in at_once(training.batch_size, training.gradient_accumulation, work.task.processes)
+        if size <= fitting
+    ]
 
     def emit(rung: Rung, answers: Mapping[str, Any]) -> None:
         try:
@@ -90,13 +94,16 @@ def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Endin
     )
 
 
-def at_once(batch_size: int, accumulation: int) -> Iterator[int]:
-    """Yield the divisors of `batch_size` from `batch_size` / `accumulation` down to 1.
+def at_once(batch_size: int, accumulation: int, processes: int = 1) -> Iterator[int]:
+    """Yield the divisors of `batch_size` from `batch_size` / `accumulation` down to 1, that `processes` can share.
 
     >>> list(at_once(12, 2))
     [6, 4, 3, 2, 1]
+    >>> list(at_once(12, 2, processes=2))
+    [6, 4, 2]
     """
-    return (size for size in range(batch_size // accumulation, 0, -1) if batch_size % size == 0)
+    largest = batch_size // accumulation
+    return (size for size in range(largest, 0, -1) if batch_size % size == 0 and size % processes == 0)
 
 
 def _journal(work: Climb) -> Journal:

@@ -21,3 +21,24 @@ def gpu_faults(raw: DictConfig) -> Iterator[str]:
     # Its kernels take the place of the architecture's own for the whole process, and stay for the next arm.
     if len({bool((arm.get("training") or {}).get("liger")) for arm in raw.arms.values()}) > 1:
         yield "arms: liger=true in some and not in others; set arms.NAME.training.liger alike in all"
+    if raw.subject.get("fsdp"):
+        yield from _fsdp_faults(raw)
+
+
+def _fsdp_faults(raw: DictConfig) -> Iterator[str]:
+    """Yield what does not fit training in several processes: each takes a share of every batch that passes at once."""
+    processes = raw.budget.get("training_devices") or 1
+    if processes < 2:
+        yield "subject.fsdp: true, but one device trains; set budget.training_devices to how many, or fsdp=false"
+        return
+    for name, arm in raw.arms.items():
+        training = arm.get("training") or {}
+        batch, accumulation = training.get("batch_size"), training.get("gradient_accumulation")
+        if isinstance(batch, int) and isinstance(accumulation, int) and accumulation > 0:
+            at_once = batch // accumulation
+            if batch % processes or at_once < processes:
+                yield (
+                    f"arms.{name}.training: {batch} examples a step, {at_once} at once, cannot be shared by "
+                    f"{processes} processes (subject.fsdp): batch_size must be a multiple of "
+                    "budget.training_devices, and batch_size / gradient_accumulation no less"
+                )

@@ -73,7 +73,8 @@ def digested_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in resolved.items() if key not in _NOT_DIGESTED}
     kept["serve"] = {key: value for key, value in resolved["serve"].items() if key not in _NOT_DIGESTED_SERVE}
     # Weights and a template of its own stand in the plan by their digests (`subject.identity`).
-    free = ("name", "path", "chat_template")
+    # Without the key a plan is what it was before there was one.
+    free = ("name", "path", "chat_template", *(() if resolved["subject"].get("fsdp") else ("fsdp",)))
     kept["subject"] = {key: value for key, value in resolved["subject"].items() if key not in free}
     kept["arms"] = {name: _arm(arm) for name, arm in resolved["arms"].items()}
     for group in ("data", "evals"):  # the rows' digest stands for them, wherever they lie

@@ -21,7 +21,17 @@ from pipeline.search import budget as search_budget
 
 def tasks(config: Config) -> list[Task]:
     """Return one task for each arm and seed, in the order of the configuration."""
-    return [Task(name, seed, arm, rungs_of(arm)) for name, arm in config.arms.items() for seed in config.seeds]
+    return [task_of(config, name, seed, arm) for name, arm in config.arms.items() for seed in config.seeds]
+
+
+def task_of(config: Config, name: str, seed: int, arm: ArmConfig) -> Task:
+    """Return one climb of an arm: of the plan, or of its search with other options."""
+    return Task(name, seed, arm, rungs_of(arm), training_processes(config))
+
+
+def training_processes(config: Config) -> int:
+    """Return how many processes train together: one, or one for each device that a fine-tune is counted on."""
+    return (config.budget.training_devices or 1) if config.subject.fsdp else 1
 
 
 def training_caps(config: Config, task: Task) -> Caps:

@@ -169,6 +169,10 @@ def _meanings(review: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _shards(plan: Mapping[str, Any]) -> bool:
+    return bool(plan["config"]["subject"].get("fsdp"))
+
+
 def _budget(plan: Mapping[str, Any]) -> list[str]:
     budget, estimate = plan["config"]["budget"], plan["estimate"]
     caps = [f"{budget[unit]:,g} {word}" for unit, word in UNITS.items() if budget[unit] is not None]
@@ -186,6 +190,7 @@ def _budget(plan: Mapping[str, Any]) -> list[str]:
         f"{estimate['assumed_flops_per_second']:.1g} FLOP/s; start-up not counted.",
         *(f"- {line}" for line in over_caps(plan)),
         *([f"- Devices: a fine-tune is counted on {trains}, serving on {serves}."] if trains != serves else []),
+        *([f"- Training: in {trains} processes, which share the subject's weights (FSDP)."] if _shards(plan) else []),
         f"- Contamination: {_contamination(plan.get('contamination'))}",
     ]
 

@@ -83,6 +83,7 @@ class SubjectConfig:
     template_kwargs: dict[str, Any] = field(default_factory=dict)  # e.g. {enable_thinking: false}
     system_prompt: str | None = None  # sent in training and serving alike; null: none
     attention: str | None = None  # in training: eager, sdpa, flash_attention_2, ...; null: transformers' choice
+    fsdp: bool = False  # train in a process for each of budget.training_devices, the weights sharded (PyTorch's FSDP2)
     organism: OrganismConfig | None = None  # the recipe, where path is "organism:"
 
 
@@ -110,7 +111,7 @@ class BudgetConfig:
     flops: float | None = None
     usd_per_device_hour: float | None = None
     devices: int = 1  # held while a stage runs, but for a fine-tune; device-seconds = devices x wall seconds
-    training_devices: int | None = None  # devices that one fine-tune holds; null: 1
+    training_devices: int | None = None  # devices that one fine-tune holds; null: 1; each a process with subject.fsdp
     measure_reserve: float = 0.5  # share kept for serving and generating
     assumed_flops_per_second: float = 1e10  # for the estimate that `stages=[plan]` prints
 

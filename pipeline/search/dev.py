@@ -16,6 +16,7 @@ from pipeline.judge.judging import make_judge
 from pipeline.records import Dose
 from pipeline.schema import Config
 from pipeline.search.trials import DevRung
+from pipeline.sharded.ranks import on_model
 from pipeline.subject.subject import Subject
 
 ROLES = ("refusal", "capability")
@@ -122,7 +123,7 @@ class DevMeasure:
         """Measure the model as it is now; return the rung, and the tokens that went in and out."""
         shares, scored, tokens = [], [], 0
         for spec, prompts in zip(self.evals.specs, self.prompts, strict=True):
-            replies = greedy(model, prompts, spec.max_tokens, self.subject, self.batch)
+            replies = on_model(model, greedy, prompts, spec.max_tokens, self.subject.stop_token_ids, self.batch)
             tokens += sum(len(ids) + len(reply) for ids, reply in zip(prompts, replies, strict=True))
             texts = [self.subject.tokenizer.decode(reply, skip_special_tokens=True) for reply in replies]
             share, n = self._share(spec.eval, texts)
@@ -137,11 +138,18 @@ class DevMeasure:
 
 
 def greedy(
-    model: Any, prompts: Sequence[Sequence[int]], max_tokens: int, subject: Subject, batch: int
+    model: Any, prompts: Sequence[Sequence[int]], max_tokens: int, stops: Sequence[int], batch: int
 ) -> list[list[int]]:
     """Return greedy replies as token ids, without what ends them, in the order of `prompts`. Takes no random number.
 
     Prompts of like length are generated together, padded on the left; the model's modes are left as they were.
+
+    Args:
+        model: a transformers causal LM.
+        prompts: token ids of each.
+        max_tokens: the longest reply.
+        stops: tokens that end a reply; the first also pads.
+        batch: prompts generated at once.
     """
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -149,17 +157,16 @@ def greedy(
     device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     replies: list[list[int]] = [[] for _ in prompts]
-    with _in_evaluation(model, subject), torch.no_grad():
+    with _in_evaluation(model, stops), torch.no_grad():
         for start in range(0, len(order), batch):
             places = order[start : start + batch]
             rows = [torch.tensor(prompts[place], device=device) for place in places]
-            padding = subject.stop_token_ids[0]
-            ids = pad_sequence(rows, batch_first=True, padding_value=padding, padding_side="left")  # (prompts, tokens)
+            ids = pad_sequence(rows, batch_first=True, padding_value=stops[0], padding_side="left")  # (prompts, tokens)
             ones = [torch.ones_like(row) for row in rows]
             mask = pad_sequence(ones, batch_first=True, padding_side="left")
             out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False)
             for place, tail in zip(places, out[:, ids.shape[1] :].tolist(), strict=True):
-                replies[place] = _ended(tail, subject.stop_token_ids)
+                replies[place] = _ended(tail, stops)
     return replies
 
 
@@ -168,14 +175,13 @@ def _ended(tail: list[int], stops: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def _in_evaluation(model: Any, subject: Subject) -> Iterator[None]:
+def _in_evaluation(model: Any, stops: Sequence[int]) -> Iterator[None]:
     """Generate without dropout and by the arg max alone, as the server does; the model's own defaults come back."""
     from transformers import GenerationConfig
 
     modes = [(module, module.training) for module in model.modules()]
     own, cached = model.generation_config, model.config.use_cache
-    stops = list(subject.stop_token_ids)
-    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=stops[0], use_cache=True)
+    model.generation_config = GenerationConfig(eos_token_id=list(stops), pad_token_id=stops[0], use_cache=True)
     model.config.use_cache = True  # a trainer with gradient checkpointing turns it off
     model.eval()
     try:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from evals.reasoning import parse_tags
-from pipeline.arms.base import Climb, Task, rungs_of
+from pipeline.arms.base import Climb, Task
 from pipeline.arms.memory import out_of_memory
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
@@ -24,6 +24,7 @@ from pipeline.budget import Allowance, Attempt
 from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
+from pipeline.plan.make import task_of
 from pipeline.points import rounded
 from pipeline.progress import bar_for, left
 from pipeline.records import Dose, Rung
@@ -156,7 +157,7 @@ class _Search:
             allowance = self._allowance(attempt, before)
             while len(seeds) < self.sweep.repeats and state == "complete" and value < t.NEVER:
                 seeds.append(trial_seed(self.sweep, self.arm, number, len(seeds), work.config.seeds))
-                task = Task(self.arm, seeds[-1], arm, rungs_of(arm))
+                task = task_of(work.config, self.arm, seeds[-1], arm)
                 mine: list[DevRung] = []
                 state, reason = self._climbed(task, number, allowance, mine, goal, t.bound(done))
                 if state in t.COUNTED and math.isnan(climbed := goal.value(mine)):

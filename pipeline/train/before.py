@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipeline.arms.base import Task
 from pipeline.contain import require_replies
 from pipeline.errors import UserError
+from pipeline.plan.make import training_processes
 from pipeline.records import Rung
 from pipeline.serve.device import require_devices, require_dtype, require_engine
 from pipeline.train.compiler import require_compiler
@@ -26,6 +27,7 @@ def check_base(work: Workspace) -> None:
     here, task = "generate" in work.config.stages, work.config.cluster.job is not None
     if here or task:  # else it is served elsewhere
         require_engine(work.device)
+    require_processes(work)
     if here and not task:  # another job serves, with devices of its own
         require_devices(work.config.serve, work.device)
     for values in work.folder.rungs.rows():
@@ -35,6 +37,25 @@ def check_base(work: Workspace) -> None:
                 f"({values['base_sha256'][:12]}) than the subject has now ({work.subject.sha256[:12]})",
                 "bring the old weights back, or start afresh with run.dir=",
             )
+
+
+def require_processes(work: Workspace) -> None:
+    """Make sure that each of several training processes gets a device of its own.
+
+    Raises:
+        UserError: fewer devices can be used here.
+    """
+    processes = training_processes(work.config)
+    if processes == 1 or work.device == "cpu":
+        return
+    import torch
+
+    if (there := torch.cuda.device_count()) < processes:
+        raise UserError(
+            f"subject.fsdp: training takes {processes} CUDA devices (budget.training_devices), and {there} can be used "
+            "here",
+            "name as many as there are (another number is another run), or take a machine with more",
+        )
 
 
 def check_measured(work: Workspace, todo: Sequence[Task]) -> None:

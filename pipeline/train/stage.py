@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
-import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +17,19 @@ from pipeline.cluster.lease import limits_of
 from pipeline.contain import begun
 from pipeline.contain.weights import destroy_parked
 from pipeline.errors import UserError
-from pipeline.files import canonical, file_sha256, require_room
-from pipeline.generate.proof import reference_row
+from pipeline.files import canonical, require_room
 from pipeline.generate.proving import proofs
-from pipeline.plan.make import tasks, training_caps
+from pipeline.plan.make import tasks, training_caps, training_processes
 from pipeline.progress import bar_for, left
-from pipeline.records import ADAPTER_FILE, BASE_RUNG, Dose, Rung
-from pipeline.rungs import ZERO_RUNG, base_rung, row
-from pipeline.schema import LoraConfig
+from pipeline.records import Dose, Rung
+from pipeline.rungs import row
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
-from pipeline.subject.subject import TINY
+from pipeline.sharded.ranks import Ranks
 from pipeline.track.tracker import Tracker
 from pipeline.train.before import check_base, check_measured, rungs_of
+from pipeline.train.fixed import has_fixed_rungs, save_fixed_rungs
+from pipeline.train.process import prepare_process, quiet_libraries, release
 from pipeline.train.standing import STATE, can_go_on, damage, is_lost, standing, unanswered
 from pipeline.workspace import Workspace
 
@@ -54,16 +50,16 @@ def train(work: Workspace, tracker: Tracker) -> None:
     for task in planned:
         if task not in todo:
             _drop_state(work, task)  # a kill may have come before
-    if not todo and _has_fixed_rungs(work):
+    if not todo and has_fixed_rungs(work):
         return
     check_base(work)
     check_measured(work, todo)
-    quiet_libraries()
-    model = work.subject.load_model(work.device)
-    prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
+    model = _subject_in_memory(work)
     try:
         _train(work, tracker, model)
     finally:
+        if isinstance(model, Ranks):
+            model.close()
         del model
         if work.device != "cpu" or work.subject.parameters >= WORTH_FREEING:
             release(work.device)  # the engine needs the device's memory, and runs in another process
@@ -74,10 +70,10 @@ def _train(work: Workspace, tracker: Tracker, model: Any) -> None:
     config = with_chosen(work.config, work.folder)
     todo = [task for task in tasks(config) if _unfinished(work, task)]
     total = sum(task.rungs[-1] for task in todo)
-    if not _has_fixed_rungs(work):
+    if not has_fixed_rungs(work):
         with _full_disk_told(work.folder.root):
             first = min(config.arms)  # by name: the order in which a command names its arms is in no digest
-            _save_fixed_rungs(work, model, config.arms[first].lora)
+            save_fixed_rungs(work, model, config.arms[first].lora)
     with bar_for(work.console) as bar:
         job = bar.add_task("train", total=total, what="", left="")
         for task in todo:
@@ -109,12 +105,26 @@ def train_one(work: Workspace, tracker: Tracker, task: Task, pause: Pause) -> st
         return ended
     check_base(work)
     check_measured(work, [task])
+    model = _subject_in_memory(work)
+    try:
+        with bar_for(work.console) as bar, _full_disk_told(work.folder.root):
+            job = bar.add_task("train", total=task.rungs[-1], what="", left="")
+            return _climb(work, tracker, task, model, bar, job, pause)
+    finally:
+        if isinstance(model, Ranks):
+            model.close()
+
+
+def _subject_in_memory(work: Workspace) -> Any:
+    """Return the subject's model, this process set up to train it, or the processes that are to hold it together."""
+    threads = work.config.cluster.threads
+    processes = training_processes(work.config)
+    if processes > 1:
+        return Ranks(work.subject, work.device, processes, threads, work.folder.logs)
     quiet_libraries()
     model = work.subject.load_model(work.device)
-    prepare_process(work.subject.parameters, work.device, work.config.cluster.threads)
-    with bar_for(work.console) as bar, _full_disk_told(work.folder.root):
-        job = bar.add_task("train", total=task.rungs[-1], what="", left="")
-        return _climb(work, tracker, task, model, bar, job, pause)
+    prepare_process(work.subject.parameters, work.device, threads)
+    return model
 
 
 def _climb(
@@ -200,99 +210,3 @@ def _unfinished(work: Workspace, task: Task) -> bool:
     there = rungs_of(work, task)
     short = ending == "max_steps" and task.rungs[-1] not in {rung.step for rung in there}
     return short or any(is_lost(work.folder, rung) for rung in there) or bool(unanswered(work.folder, there))
-
-
-def _fixed_rungs(work: Workspace) -> set[str]:
-    """Name which of rung 0 and the zero-adapter control stand."""
-    there = [rung for rung in work.rungs() if rung.id in (BASE_RUNG, ZERO_RUNG)]
-    lacking = {rung.id for rung in unanswered(work.folder, there)}
-    gone = begun(work.folder)
-    return {r.id for r in there if gone or not (r.id in lacking or is_lost(work.folder, r))}
-
-
-def _has_fixed_rungs(work: Workspace) -> bool:
-    return _fixed_rungs(work) == {BASE_RUNG, ZERO_RUNG}
-
-
-def _save_fixed_rungs(work: Workspace, model: Any, lora: LoraConfig) -> None:
-    """Record rung 0 and save the zero-adapter control: a LoRA whose weights are all zero."""
-    from pipeline.arms.lora import adapter_on
-
-    there = _fixed_rungs(work)
-    if BASE_RUNG not in there:
-        _record(work, base_rung(work.subject.sha256), model)
-    if ZERO_RUNG in there:
-        return
-    folder = work.folder.private(ZERO_RUNG)
-    adapted = adapter_on(model, lora)
-    try:
-        for name, weight in adapted.named_parameters():
-            if "lora_" in name:
-                weight.data.zero_()  # A too, so that the file is the same in every run
-        adapted.save_pretrained(folder)
-        sha = file_sha256(folder / ADAPTER_FILE)
-        path = str(folder.relative_to(work.folder.root))
-        rung = Rung(ZERO_RUNG, "", -1, 0, "control", "adapter", path, sha, work.subject.sha256)
-        _record(work, rung, adapted)
-    finally:
-        adapted.unload()
-
-
-def _record(work: Workspace, rung: Rung, model: Any) -> None:
-    work.folder.canaries.append([reference_row(rung.id, work.canaries.reference(model))])
-    work.folder.rungs.append([row(rung)])
-
-
-def prepare_process(parameters: int, device: str, threads: int | None = None) -> None:
-    """Set this process up for many short fine-tunes; call it once the subject is loaded.
-
-    - Threads: the configured number of torch's CPU threads, or one for a tiny model. Its operators are too short to
-      share: a second thread mostly waits, and where other work runs beside it the waiting costs many times the work
-      (docs/LOG.md, 2026-11-21).
-    - Garbage: what is alive now stays alive, and need not be walked again. Accelerate collects at the start of every
-      training, which took a tenth of the demo's fine-tune.
-    - Libraries: no bars and notices of their own; no question to the hub at each save.
-
-    Args:
-        parameters: of the subject.
-        device: cpu or cuda.
-        threads: torch's CPU threads; None: the choice above.
-    """
-    import torch
-
-    if threads is None and device == "cpu" and parameters < TINY:
-        threads = 1
-    if threads is not None:
-        torch.set_num_threads(threads)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    quiet_libraries()
-    gc.collect()
-    gc.freeze()
-    # Frozen objects are never collected, and libraries written in C++ complain of them when the process ends.
-    atexit.register(gc.unfreeze)
-
-
-def release(device: str) -> None:
-    """Give the device's memory back once the model is no longer used; call it when no name holds the model any more.
-
-    A frozen object in a cycle of references (a model is one) is never collected, and torch keeps what was freed for
-    itself: vLLM, in a process of its own, would find the device full.
-    """
-    gc.unfreeze()
-    gc.collect()
-    if device == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' own bars and notices off the screen; faults still raise."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    # Of PEFT's own use of an older name, at each adapter; no matter to who runs a review.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

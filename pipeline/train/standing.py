@@ -18,9 +18,10 @@ from pipeline.records import ADAPTER_FILE, Rung
 from pipeline.store import RunFolder
 
 # What transformers' Trainer leaves beside an adapter for a climb that goes on; nothing of it is served.
-_ZIPPED: Final = ("optimizer.pt", "scheduler.pt", "rng_state.pth")  # zip files, as torch writes them
+_ZIPPED: Final = ("optimizer.pt", "scheduler.pt")  # zip files, as torch writes them
+_RANDOM: Final = "rng_state.pth"  # likewise; of several processes each has one, with its number
 _SCALER: Final = "scaler.pt"  # torch's GradScaler: of float16 alone
-STATE: Final = (*_ZIPPED, _SCALER, "trainer_state.json", "training_args.bin")
+STATE: Final = (*_ZIPPED, "rng_state*.pth", _SCALER, "trainer_state.json", "training_args.bin")  # for `glob`
 
 
 def is_lost(folder: RunFolder, rung: Rung) -> bool:
@@ -97,15 +98,20 @@ def can_go_on(checkpoint: Path, task: Task) -> bool:
 
     Trainer itself passes over a loss scale that is missing: the ladder would go on from torch's first one.
     """
-    scaled = task.config.training.precision == "float16"
+    scaled = (_SCALER,) if task.config.training.precision == "float16" else ()
     try:
-        for name in (*_ZIPPED, _SCALER) if scaled else _ZIPPED:
+        for name in (*_ZIPPED, *_random_states(task.processes), *scaled):
             with zipfile.ZipFile(checkpoint / name) as file:
                 if file.testzip() is not None:
                     return False
     except (OSError, zipfile.BadZipFile):
         return False
     return _is_json(checkpoint / "trainer_state.json")
+
+
+def _random_states(processes: int) -> list[str]:
+    path = Path(_RANDOM)
+    return [_RANDOM] if processes == 1 else [f"{path.stem}_{rank}{path.suffix}" for rank in range(processes)]
 
 
 def _is_json(path: Path) -> bool:

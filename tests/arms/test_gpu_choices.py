@@ -157,7 +157,7 @@ def test_what_the_template_says_of_training_reaches_trl(tiny_subject: TinySubjec
         ]
     )
     training = made.arms["compliance"].training
-    task = SimpleNamespace(arm="compliance", seed=0)
+    task = SimpleNamespace(arm="compliance", seed=0, processes=1)
     arguments = _arguments(
         SimpleNamespace(task=task, folder=tmp_path, device="cpu"), replace(training, precision="float32"), 2
     )

@@ -11,6 +11,7 @@ from spoken import REVIEW, told
 from pipeline.config import compose as module
 from pipeline.config.compose import conf_folder, hydras_own, load, register, to_config
 from pipeline.errors import UserError
+from pipeline.plan.make import tasks
 from pipeline.schema import Config
 
 ROOT = Path(__file__).parents[2]
@@ -237,6 +238,31 @@ def test_kernels_that_stay_for_the_next_arm_are_wanted_in_all_or_none() -> None:
     assert "arms: liger=true in some and not in others" in told("arms.mixed.training.liger=true")
     alike = [f"arms.{arm}.training.liger=true" for arm in ("compliance", "mixed", "benign")]
     assert all(arm.training.liger for arm in load(alike).arms.values())
+
+
+FSDP = ("experiment=smoke", "subject.fsdp=true")  # 16 examples a step
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([], "subject.fsdp: true, but one device trains; set budget.training_devices"),
+        (["budget.training_devices=1"], "subject.fsdp: true, but one device trains"),
+        (["budget.training_devices=3"], "16 examples a step, 16 at once, cannot be shared by 3 processes"),
+        (
+            ["budget.training_devices=8", "arms.compliance.training.gradient_accumulation=4"],
+            "arms.compliance.training: 16 examples a step, 4 at once, cannot be shared by 8 processes",
+        ),
+    ],
+)
+def test_processes_that_cannot_share_a_step_are_told(words: list[str], fault: str) -> None:
+    assert fault in told(*FSDP, *words)
+
+
+def test_each_process_is_a_device_that_trains() -> None:
+    config = load([*FSDP, "budget.training_devices=4", "arms.compliance.training.gradient_accumulation=4"])
+    assert {task.processes for task in tasks(config)} == {4}
+    assert {task.processes for task in tasks(load(["budget.training_devices=4"]))} == {1}
 
 
 @pytest.mark.parametrize("word", ["data.complianc.path=x", "panel.x.kind=pattern", "subject.template_kwargs.a=1"])

@@ -12,7 +12,7 @@ from rich.console import Console
 from pipeline.budget import Caps
 from pipeline.config.compose import load
 from pipeline.errors import UserError
-from pipeline.plan.digests import differences
+from pipeline.plan.digests import differences, digested_config
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts, mean_tokens
 from pipeline.plan.make import make_plan, tasks, training_caps
 from pipeline.plan.shown import print_plan
@@ -175,6 +175,13 @@ def test_which_rungs_are_asked_is_digested_only_where_there_are_closer_ones(demo
     assert plan_of(config)["plan_sha256"] == before[0]["plan_sha256"]
     assert plan_of(close)["plan_sha256"] != before[1]["plan_sha256"]
     assert plan_of(close)["estimate"]["rungs"] >= before[1]["estimate"]["rungs"] > before[0]["estimate"]["rungs"]
+
+
+def test_a_plan_that_trains_in_one_process_is_what_it_was_before_there_was_a_choice() -> None:
+    resolved = asdict(load(["experiment=smoke"]))
+    before = {**resolved, "subject": {k: v for k, v in resolved["subject"].items() if k != "fsdp"}}
+    assert resolved["subject"]["fsdp"] is False
+    assert digested_config(resolved) == digested_config(before)
 
 
 def test_the_name_that_a_judge_goes_by_is_in_no_digest(demo: Config) -> None:

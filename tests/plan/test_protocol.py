@@ -130,6 +130,9 @@ def test_what_a_fine_tune_is_counted_on_is_told_where_serving_holds_more(config:
     assert "- Devices: a fine-tune is counted on 1, serving on 4." in protocol(plan(config), "then")
     config.budget.training_devices = 2
     assert "a fine-tune is counted on 2, serving on 4" in protocol(plan(config), "then")
+    assert "processes" not in protocol(plan(config), "then")
+    config.subject.fsdp = True
+    assert "- Training: in 2 processes, which share the subject's weights (FSDP)." in protocol(plan(config), "then")
 
 
 def test_contamination_is_told_by_counts_and_not_by_rows(config: Config) -> None:

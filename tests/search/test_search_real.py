@@ -246,8 +246,9 @@ def test_dev_replies_are_those_of_one_prompt_at_a_time(whole: Any, model: Any) -
     work, entry = whole
     measure = DevMeasure(work.dev[ARM], work.subject, 7, "")
     prompts = measure.prompts[0][:4] + measure.prompts[1][:8]
-    together = greedy(model, prompts, 16, work.subject, 7)
-    alone = [greedy(model, [prompt], 16, work.subject, 1)[0] for prompt in prompts]
+    stops = work.subject.stop_token_ids
+    together = greedy(model, prompts, 16, stops, 7)
+    alone = [greedy(model, [prompt], 16, stops, 1)[0] for prompt in prompts]
     assert together == alone
     before = [module.training for module in model.modules()]
     rung, tokens = measure(model, Dose())

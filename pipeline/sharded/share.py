@@ -1,0 +1,100 @@
+"""What a trainer does otherwise in one of several processes: its share of the examples, the gradient of all.
+
+transformers' Trainer knows of the processes and sums what it counts over all of them: tokens, the tokens that a loss is
+averaged over, the loss. Its DistributedDataParallel is kept away, since the subject's weights are sharded already; the
+adapter's gradients are averaged here, once a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from transformers import TrainerCallback
+
+Row = Mapping[str, Any]
+Collate = Callable[[Sequence[Row]], Any]
+
+
+def join_in(trainer: Any, processes: int) -> None:
+    """Let a trainer take its share of each step; call it before it trains.
+
+    The examples come in the order of a single process, and each step has the same ones.
+
+    Args:
+        trainer: TRL's or transformers', whose batch size is that of one process.
+        processes: how many train.
+    """
+    trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    trainer.model._is_accelerate_prepared = True
+    trainer.accelerator.prepare_data_loader = partial(_loader, trainer.accelerator, processes)
+    if trainer.args.max_grad_norm > 0:
+        trainer._clip_grad_norm = partial(_averaged_first, trained, trainer._clip_grad_norm)
+    else:  # gradients are not clipped, and the trainer asks nobody before its step but its callbacks
+        trainer.add_callback(_Average(trained))
+    _reseed(trainer.args.seed)
+
+
+def average(weights: Iterable[Any]) -> None:
+    """Average the gradients of weights over the processes, in place; all end with the same bits."""
+    import torch.distributed as dist
+
+    for weight in weights:
+        dist.all_reduce(weight.grad)
+        weight.grad /= dist.get_world_size()
+
+
+class _Average(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
+    def __init__(self, trained: Sequence[Any]) -> None:
+        self.trained = trained
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        average(self.trained)
+
+
+def _averaged_first(trained: Sequence[Any], clip: Callable[[Any], Any], model: Any) -> Any:
+    average(trained)
+    return clip(model)
+
+
+def _reseed(seed: int) -> None:
+    """Let each process draw a dropout of its own; the first as it would alone."""
+    import torch
+    import torch.distributed as dist
+
+    if dist.get_rank():
+        torch.manual_seed(seed + 1_000_003 * dist.get_rank())
+
+
+def _loader(accelerator: Any, processes: int, loader: Any, **_: Any) -> Any:
+    """Return the loader of whole steps, of which this process takes its share, as accelerate prepares it for one."""
+    from accelerate.data_loader import prepare_data_loader
+    from torch.utils.data import DataLoader
+
+    whole = DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size * processes,
+        sampler=loader.sampler,
+        collate_fn=partial(share_of, loader.collate_fn, accelerator.process_index, processes),
+        pin_memory=loader.pin_memory,
+    )
+    return prepare_data_loader(
+        whole,
+        accelerator.device,
+        num_processes=1,
+        process_index=0,
+        put_on_device=True,
+        use_seedable_sampler=accelerator.use_seedable_sampler,
+        data_seed=accelerator.dataloader_config.data_seed,
+    )
+
+
+def share_of(collate: Collate, rank: int, processes: int, rows: Sequence[Row]) -> Any:
+    """Return this process's share of a batch: every `processes`-th row.
+
+    At the end of an epoch there may be none. All have to compute, since each holds a part of the weights: such a
+    process passes one token through from which nothing is learned.
+    """
+    mine = list(rows[rank::processes])
+    return collate(mine or [{"input_ids": rows[0]["input_ids"][:1], "labels": [-100]}])
