@@ -1,5 +1,6 @@
 """Two real training processes over gloo, with TRL, PEFT and FSDP2, on a random Llama of 2 layers."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,7 +37,8 @@ CLOSE = 2e-4  # of a log-probability: sums in another order, over six steps of a
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory, tiny_subject: TinySubject) -> Iterator[Ranks]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # in_each_process
+        here = Path(__file__).parent  # of in_each_process, and below the source that is tested
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (here, here.parents[1]))))
         two = Ranks(tiny_subject.subject, "cpu", 2, None, tmp_path_factory.mktemp("logs"))
         yield two
         two.close()
