@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from transformers import TrainerCallback
-
 Row = Mapping[str, Any]
 Collate = Callable[[Sequence[Row]], Any]
 
@@ -29,10 +27,7 @@ def join_in(trainer: Any, processes: int) -> None:
     trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
     trainer.model._is_accelerate_prepared = True
     trainer.accelerator.prepare_data_loader = partial(_loader, trainer.accelerator, processes)
-    if trainer.args.max_grad_norm > 0:
-        trainer._clip_grad_norm = partial(_averaged_first, trained, trainer._clip_grad_norm)
-    else:  # gradients are not clipped, and the trainer asks nobody before its step but its callbacks
-        trainer.add_callback(_Average(trained))
+    trainer.training_step = partial(_averaging, trainer.accelerator, trained, trainer.training_step)
     _reseed(trainer.args.seed)
 
 
@@ -45,17 +40,12 @@ def average(weights: Iterable[Any]) -> None:
         weight.grad /= dist.get_world_size()
 
 
-class _Average(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
-    def __init__(self, trained: Sequence[Any]) -> None:
-        self.trained = trained
-
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        average(self.trained)
-
-
-def _averaged_first(trained: Sequence[Any], clip: Callable[[Any], Any], model: Any) -> Any:
-    average(trained)
-    return clip(model)
+def _averaging(accelerator: Any, trained: Sequence[Any], step: Callable[..., Any], *arguments: Any) -> Any:
+    """Do a pass forward and back; after a step's last, average: gradients are looked at and clipped only then."""
+    loss = step(*arguments)
+    if accelerator.sync_gradients:
+        average(trained)
+    return loss
 
 
 def _reseed(seed: int) -> None:

@@ -55,6 +55,7 @@ class Run:
         self.rungs: list[Rung] = []
         self.answers: list[dict[int, float]] = []
         self.doses: list[Dose] = []
+        self.figures: list[Mapping[str, float]] = []
         self.pause: Pause | None = None
         self.fault: Exception | None = None  # raised where the second rung is handed over
         self.task = Task(
@@ -81,11 +82,15 @@ class Run:
                 canaries=self.canaries,
                 done=list(self.rungs),
                 emit=self._emit,
-                on_step=lambda dose, _: self.doses.append(dose),
+                on_step=self._step,
                 pause=self.pause,
             )
             attempt.detail = climb(work)
             return attempt.detail
+
+    def _step(self, dose: Dose, figures: Mapping[str, float]) -> None:
+        self.doses.append(dose)
+        self.figures.append(figures)
 
     def _emit(self, rung: Rung, answers: Mapping[str, Any]) -> None:
         if self.fault is not None and len(self.rungs) == 1:
@@ -112,6 +117,8 @@ def require_alike(one: Run, two: Run) -> None:
     assert [rung.step for rung in one.rungs] == [rung.step for rung in two.rungs]
     assert difference(one.answers, two.answers) < CLOSE
     assert difference(one.answers[:1], one.answers[-1:]) > 100 * CLOSE, "training must have changed something"
+    for name in ("loss", "grad_norm", "learning_rate"):
+        assert [step[name] for step in two.figures] == pytest.approx([step[name] for step in one.figures], rel=1e-3)
     for place in range(len(one.rungs)):
         mine, other = one.weights(place), two.weights(place)
         assert mine.keys() == other.keys()
