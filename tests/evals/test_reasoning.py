@@ -32,6 +32,19 @@ def test_without_tags_the_whole_reply_is_the_answer() -> None:
     assert split_reasoning(" <think>a</think> b ", ()) == ("", "<think>a</think> b")
 
 
+def test_a_reply_without_a_tag_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reply of a run is split four times, and few hold a tag."""
+
+    def taken_apart(*_: object) -> None:
+        raise AssertionError("taken apart")
+
+    monkeypatch.setattr("evals.reasoning.re.finditer", taken_apart)
+    assert split_reasoning(" The capital is <b>Paris</b>.\n", TAGS) == ("", "The capital is <b>Paris</b>.")
+    assert not is_unfinished("", TAGS)
+    with pytest.raises(AssertionError, match="taken apart"):
+        split_reasoning("<think>hm", TAGS)
+
+
 @given(PIECES.map("".join))
 def test_the_answer_holds_no_tag_and_no_text_is_lost(reply: str) -> None:
     reasoning, answer = split_reasoning(reply, TAGS)
