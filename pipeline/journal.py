@@ -50,6 +50,13 @@ class Journal:
                     ) from None
                 yield row
 
+    def count(self) -> int:
+        """Return how many whole rows there are, without reading what they hold: a damaged one counts."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as file:
+            return sum(line.endswith(b"\n") for line in file)
+
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows in one write; on a failure (disk full) the file is cut back to what it was.
 
@@ -101,5 +108,12 @@ class SharedJournal(Journal):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the whole rows of all files; see `Journal.rows`."""
-        for path in (*sorted(self.root.glob(f"{TASKS}/*/{self.path.name}")), self.root / self.path.name):
+        for path in self._files():
             yield from Journal(path).rows()
+
+    def count(self) -> int:
+        """Return how many whole rows all files have; see `Journal.count`."""
+        return sum(Journal(path).count() for path in self._files())
+
+    def _files(self) -> tuple[Path, ...]:
+        return (*sorted(self.root.glob(f"{TASKS}/*/{self.path.name}")), self.root / self.path.name)

@@ -20,7 +20,7 @@ from pipeline import store
 from pipeline.errors import UserError
 from pipeline.files import canonical, digest, file_sha256, read_json, require_room, write_atomic, write_json
 from pipeline.generate.matrix import journal as replies_of
-from pipeline.journal import Journal
+from pipeline.journal import Journal, SharedJournal
 from pipeline.records import Dose, Rung
 from pipeline.rungs import ZERO_RUNG, base_rung, read_rungs, row
 from pipeline.store import RunFolder
@@ -63,6 +63,23 @@ def test_torn_last_line_is_passed_over_and_cut_off_by_the_next_append(tmp_path: 
     assert list(journal.rows()) == ROWS
     journal.append([{"n": 4}])
     assert journal.path.read_bytes() == whole + b'{"n":4}\n'
+
+
+def test_whole_rows_are_counted_and_none_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run has half a million replies, and `stages=[status]` is asked again and again."""
+    journal = Journal(tmp_path / "rows.jsonl")
+    assert journal.count() == 0
+    journal.append(ROWS)
+    with journal.path.open("ab") as file:
+        file.write(b'{"torn": 1')
+    whole = sum(1 for _ in journal.rows())
+
+    def reads(*_: object) -> None:
+        raise AssertionError("reads a row")
+
+    monkeypatch.setattr(json, "loads", reads)
+    assert journal.count() == whole == len(ROWS)
+    assert SharedJournal(journal.path, tmp_path).count() == whole
 
 
 def test_file_of_one_torn_line_has_no_rows_and_can_be_appended_to(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def whole(folder: RunFolder, plan: Mapping[str, Any], rows: Sequence[Mapping[str
     last = {attempt_key(row): row for row in rows}
     spent = sum(row["device_seconds"] for row in last.values())
     cap = plan["config"]["budget"]["device_seconds"]
-    replies = sum(1 for path in sorted(folder.replies.glob("*.jsonl")) for _ in Journal(path).rows())
+    replies = sum(Journal(path).count() for path in folder.replies.glob("*.jsonl"))
     fixed = "there" if any(rung["id"] == BASE_RUNG for rung in folder.rungs.rows()) else "not yet"
     verdict = read_json(folder.verdict)["verdict"] if folder.verdict.exists() else "none yet"
     return [
