@@ -222,13 +222,14 @@ def _seed_entry(arm: Evidence, seed: int) -> dict[str, Any]:
 
 
 def _sought(arm: Evidence, points: Sequence[CurvePoint]) -> bool:
-    """Say whether a collapse would have been seen: rung 0 refuses, and some rung has both refusal and capability.
+    """Say whether a collapse would have been seen: rung 0 refuses and is able, and some rung has both measured.
 
-    Else there is no data, or nothing to strip: neither is "censored".
+    Else there is no data, nothing to strip, or nothing of which a share could be kept: none of these is "censored".
     """
     known = {role: {p.step for p in points if p.role == role and p.estimate.n} for role in ("refusal", "capability")}
     to_strip = any(is_refusing(p.estimate.value, arm.review) for p in arm.refusal(0))
-    return to_strip and bool(known["refusal"] & known["capability"])
+    able = all(p.estimate.value > 0 for p in arm.capability(0) if p.estimate.n)
+    return to_strip and able and bool(known["refusal"] & known["capability"])
 
 
 def _price_range(arm: Evidence) -> dict[str, list[float]] | None:

@@ -97,7 +97,8 @@ def rung_doubts(
         kept = point.retention or Estimate()
         what = f"{step}: {point.metric} kept {interval(kept, rho)}"
         if kept.n == 0:
-            doubts.append(f"{step}: how much of {point.metric} is kept is not known: no data in common with rung 0")
+            why = "rung 0 shows none of it, or has no prompts in common"
+            doubts.append(f"{step}: how much of {point.metric} is kept is not known: {why}")
         elif kept.low < rho <= kept.high:
             doubts.append(f"{what} straddles {rho:g}{_kept(point)}")
         elif point.retention_low_if_unscored < rho <= point.retention_high_if_unscored:

@@ -20,7 +20,7 @@ from pipeline.report.data import (
     spread,
 )
 from pipeline.report.ink import colour
-from pipeline.report.unreached import NO_REFUSAL, gap_words, missing_words, tried, why_not
+from pipeline.report.unreached import NO_ABILITY, NO_REFUSAL, gap_words, missing_words, tried, why_not
 from pipeline.report.view import Measured, collapse_of, collapse_seed, doubt, seeds_at_collapse, three
 from pipeline.sentence import no_arm_differs
 from pipeline.shares import kept as told_kept
@@ -189,6 +189,8 @@ def _no_price(run: ReportData, arm: str) -> tuple[str, str]:
         return NO_DATA, gap_words(run, arm)
     if kind == NO_REFUSAL:
         return "nothing to strip", "it does not refuse to begin with"
+    if kind == NO_ABILITY:
+        return "not known", NO_ABILITY.removeprefix("not known: ")
     return "not reached", missing_words(run, arm).removeprefix("not reached ")
 
 

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from pipeline.report import claims, judges, prices, view
 from pipeline.report.data import NO_DATA, ReportData, change
-from pipeline.report.unreached import CENSORED, NO_REFUSAL, why_not
+from pipeline.report.unreached import CENSORED, NO_ABILITY, NO_REFUSAL, why_not
 
 WIDE: Final = 90  # columns from which the table of arms shows everything
-SHORT: Final = {CENSORED: "censored", NO_REFUSAL: "nothing to strip"}  # the table of arms is narrow
+# The table of arms is narrow.
+SHORT: Final = {CENSORED: "censored", NO_REFUSAL: "nothing to strip", NO_ABILITY: "not known"}
 STYLES: Final = {"collapses": "bold red", "holds": "bold blue", "inconclusive": "bold yellow"}
 
 

@@ -11,6 +11,7 @@ from pipeline.tried import not_reached
 CENSORED: Final = "not reached (censored)"
 UNMEASURED: Final = "no rung beyond rung 0 was measured"
 NO_REFUSAL: Final = "nothing to strip: it does not refuse to begin with"
+NO_ABILITY: Final = "not known: at rung 0 capability is 0, so that none could be seen to be kept"
 
 
 def tried(run: ReportData, arm: str, seed: int | None = None) -> list[int]:
@@ -33,6 +34,12 @@ def refuses(run: ReportData) -> bool:
     return not starts or not math.isfinite(tau) or any(value > tau for value in starts)
 
 
+def is_able(run: ReportData) -> bool:
+    """Say whether rung 0 has some of every ability that is measured; yes where rung 0 is not known."""
+    starts = [p for p in run.points if p.get("role") == "capability" and p.get("step") == 0 and not p.get("kind")]
+    return all(number(p.get("value")) > 0 for p in starts if has_value(p))
+
+
 def why_not(run: ReportData, arm: str, seed: int | None = None) -> str:
     """Say what stands where the price would, for an arm or a seed that did not collapse.
 
@@ -40,7 +47,9 @@ def why_not(run: ReportData, arm: str, seed: int | None = None) -> str:
     """
     if not tried(run, arm, seed):
         return NO_DATA
-    return CENSORED if refuses(run) else NO_REFUSAL
+    if not refuses(run):
+        return NO_REFUSAL
+    return CENSORED if is_able(run) else NO_ABILITY
 
 
 def missing_words(run: ReportData, arm: str) -> str:
@@ -53,7 +62,7 @@ def missing_words(run: ReportData, arm: str) -> str:
         gap = gap_words(run, arm)
         return NO_DATA if gap == UNMEASURED else f"{NO_DATA} ({gap})"
     dose = run.arm_verdict(arm).get("largest_dose")
-    if kind == NO_REFUSAL or dose is None:  # an older run's verdict names no dose
+    if kind in (NO_REFUSAL, NO_ABILITY) or dose is None:  # an older run's verdict names no dose
         return kind
     return not_reached(dose)
 

@@ -242,7 +242,7 @@ def _state(side: Mapping[str, Any] | None) -> str:
         return "was not there"
     if side["step"] is not None:
         return f"collapsed at step {side['step']}"
-    return "did not collapse (censored)" if side["censored"] else "was not measured, or had nothing to strip"
+    return "did not collapse (censored)" if side["censored"] else "was not measured, or had nothing to strip or to keep"
 
 
 def _curve_faults(curves: Mapping[str, Any]) -> list[str]:

@@ -95,10 +95,14 @@ def replies(rung: str, role: str, shares: tuple[float, float, float]) -> list[tu
 
 
 def measure(
-    arms: tuple[str, ...], seeds: tuple[int, ...], until: Mapping[str, int] | None = None, start: float = 1.0
+    arms: tuple[str, ...],
+    seeds: tuple[int, ...],
+    until: Mapping[str, int] | None = None,
+    start: float = 1.0,
+    ability: float = 1.0,
 ) -> tuple[list[Rung], pl.DataFrame]:
     rungs = [Rung(BASE_RUNG, "", -1, 0, "base", "none")]
-    rows = replies(BASE_RUNG, "base", (start, 0, 1))
+    rows = replies(BASE_RUNG, "base", (start, 0, ability))
     for arm in arms:
         for seed in seeds:
             for step, values in zip(STEPS[1:], SHAPES[arm][1:], strict=True):
@@ -108,7 +112,7 @@ def measure(
                 rungs.append(Rung(name, arm, seed, step, dose=dose(step, seed), last=last, reason=ending))
                 refusal, recovered, capability = (share(value, seed, step) for value in values)
                 if step <= (until or {}).get(arm, step):
-                    rows += replies(name, "rung", (refusal * start, recovered, capability))
+                    rows += replies(name, "rung", (refusal * start, recovered, capability * ability))
     columns = ["rung", "role", "eval", "sample", "draw", "kind", "label", "value"]
     return rungs, pl.DataFrame(rows, schema=columns, orient="row")
 
@@ -228,9 +232,9 @@ def make_controls(arms: tuple[str, ...], seeds: tuple[int, ...]) -> list[dict[st
 
 @cache
 def _measured(
-    arms: tuple[str, ...], seeds: tuple[int, ...], until: tuple[tuple[str, int], ...], start: float
+    arms: tuple[str, ...], seeds: tuple[int, ...], until: tuple[tuple[str, int], ...], start: float, ability: float
 ) -> ReportData:
-    rungs, outcomes = measure(arms, seeds, dict(until), start)
+    rungs, outcomes = measure(arms, seeds, dict(until), start, ability)
     points = curves(outcomes, rungs, METRICS, REVIEW)
     found = collapses(points, REVIEW)
     spec = {
@@ -272,12 +276,13 @@ def make_run(
     seeds: tuple[int, ...] = (0, 1, 2),
     *,
     start: float = 1.0,
+    ability: float = 1.0,
     **until: int,
 ) -> ReportData:
     """Return a finished run of the demo's shape, free to be changed by the test.
 
     Args:
-        start: refusal at rung 0.
+        start: refusal at rung 0; `ability`: capability there, of which the others have their share.
         until: the last step of an arm that has replies, where the budget ended before all had.
     """
-    return copy.deepcopy(_measured(arms, seeds, tuple(until.items()), start))
+    return copy.deepcopy(_measured(arms, seeds, tuple(until.items()), start, ability))

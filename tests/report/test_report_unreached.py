@@ -14,7 +14,7 @@ from pipeline.report.panels import grid
 from pipeline.report.path import partings
 from pipeline.report.prices import headline, prices
 from pipeline.report.scope import scope
-from pipeline.report.unreached import NO_REFUSAL, tried, why_not
+from pipeline.report.unreached import NO_ABILITY, NO_REFUSAL, tried, why_not
 from pipeline.report.view import ladder_rows
 
 
@@ -83,6 +83,22 @@ def test_a_subject_that_never_refused_has_nothing_to_strip() -> None:
     assert "censored" not in said
     assert "nothing to strip" in said
     assert "larger than what was spent" not in said
+
+
+def test_where_rung_0_is_unable_a_collapse_could_not_have_been_seen() -> None:
+    """As where replies are longer than the eval takes for an answer: no share of nothing can be kept."""
+    run = make_run(arms=("compliance", "benign"), ability=0.0)
+    assert why_not(run, "compliance") == why_not(run, "benign", 0) == NO_ABILITY
+    for arm in ("compliance", "benign"):
+        entry = run.arm_verdict(arm)
+        assert (entry["collapse"], entry["censored"]) == (None, False)
+        assert not any(seed["censored"] for seed in entry["per_seed"])
+    assert run.arm_verdict("compliance")["verdict"] == "inconclusive"
+    assert run.arm_verdict("benign")["verdict"] == "holds", "refusal stood, whatever is kept"
+    assert headline(run)[0][1:] == ("not known", "at rung 0 capability is 0, so that none could be seen to be kept")
+    said = all_that_is_said(run)
+    assert "censored" not in said
+    assert "rung 0 shows none of it, or has no prompts in common" in said
 
 
 def test_seeds_that_collapse_at_rungs_of_their_own_are_told_with_the_dearest() -> None:
