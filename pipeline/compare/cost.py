@@ -59,7 +59,7 @@ class PriceBounds:
 
     @property
     def collapsed(self) -> bool:
-        """Whether this seed collapsed within the budget."""
+        """Whether this seed collapsed at a dose that was tried."""
         return math.isfinite(self.high)
 
     @property

@@ -156,7 +156,7 @@ def test_a_subject_that_held_gives_a_bound(
     compare(f"compare.output={place / 'out'}", runs=(folders(place)[0], held))
     told = read(place / "out", "comparison.json")["sentence"]
     assert re.match(r"B \(held\) costs at least \d\.\d times as much", told)
-    assert "0 of its 3 seeds collapsed within the budget" in told
+    assert "0 of its 3 seeds collapsed at a dose that was tried" in told
     compare(f"compare.output={place / 'back'}", runs=(held, folders(place)[0]))
     assert "costs at most 0." in read(place / "back", "comparison.json")["sentence"]
 

@@ -100,7 +100,7 @@ def test_a_price_with_an_open_end_has_words_everywhere() -> None:
     lost = comparison(a, finished("B", "y", {"compliance": {0: near, 1: near, 2: [REFUSED] * 7}}))
     assert "costs at least" in lost["sentence"]
     back = comparison(finished("A", "x", {"compliance": dict.fromkeys((0, 1, 2), near)}), replace(lost_b(), letter="B"))
-    assert back["sentence"].startswith("No ratio: 0 of the 3 seeds of B (y) collapsed within the budget, and whether")
+    assert back["sentence"].startswith("No ratio: 0 of the 3 seeds of B (y) collapsed at a dose that was tried, and")
     assert view.headline(back) == ("No ratio", "inconclusive")
     render(a.report, b.report, back)
     wide = comparison(*(finished(x, x, {"compliance": dict.fromkeys((0, 1, 2), near)}) for x in "AB"))
