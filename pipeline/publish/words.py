@@ -59,7 +59,7 @@ def arms(run: ReportData) -> str:
     limits = f"{run.level} intervals".strip()
     note = f"From rung 0 to collapse, or to the end of the ladder where there is none; {limits}; n are prompts."
     tried = [f"{arm}: {threat}" for arm in run.arms() if (threat := run.arm_verdict(arm).get("threat"))]
-    why = reasons(run)
+    why = [line for group in reasons(run) for line in group.shortened()]
     parts = [table(heads, rows), note, _list(tried), *(["Why:", _list(why)] if why else [])]
     return "\n\n".join(part for part in parts if part)
 

@@ -40,7 +40,7 @@ def print_summary(run: ReportData, console: Console) -> None:
     for bar in claims.budget_caps(run)[:2]:
         console.print(Text(f"  {bar.label}: {bar.text}"))
     _print_list(console, "Judges", judges.summary(run))
-    _print_list(console, "Why", [line for group in view.reasons(run) for line in _shortened(group)])
+    _print_list(console, "Why", [line for group in view.reasons(run) for line in group.shortened()])
     _print_list(console, "Not measured", claims.not_measured(run))
     console.print(Text(f"\nCollapse means {claims.thresholds(run)}.", style="dim"))
 
@@ -87,11 +87,6 @@ def _print_checks(run: ReportData, console: Console) -> None:
     for check in claims.checks(run):
         style = "" if check.result == "pass" else "bold yellow"
         console.print(Text.assemble("  ", (f"{check.result:<10}", style), check.name))
-
-
-def _shortened(reasons: view.Reasons) -> list[str]:
-    """Return the reasons that stand open, and how many more the report has."""
-    return [*reasons.first, *([f"{reasons.more} in report.html and verdict.json"] if reasons.rest else [])]
 
 
 def _print_list(console: Console, heading: str, lines: list[str]) -> None:

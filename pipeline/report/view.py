@@ -81,6 +81,10 @@ class Reasons:
         """Say how many are folded away."""
         return f"{self.arm + ': ' if self.arm else ''}{len(self.rest)} more"
 
+    def shortened(self) -> list[str]:
+        """Return the reasons that stand open, and how many more the report has."""
+        return [*self.first, *([f"{self.more} in report.html and verdict.json"] if self.rest else [])]
+
 
 @dataclass(frozen=True)
 class LadderRow:

@@ -8,6 +8,7 @@ import pytest
 from report_runs import make_run
 from rich.console import Console
 
+from pipeline.publish import words as published
 from pipeline.report import ReportData, print_summary
 from pipeline.report.page import render
 from pipeline.report.view import LISTED, reasons
@@ -54,3 +55,10 @@ def test_the_terminal_tells_the_first_few_reasons_and_where_the_rest_stands() ->
     assert f"· compliance: step {LISTED - 1}" in said
     assert f"· compliance: step {LISTED}" not in said
     assert "· compliance: 36 more in report.html and verdict.json" in said
+
+
+def test_a_wandb_report_tells_as_many_as_the_terminal() -> None:
+    said = published.arms(with_reasons(40))
+    assert f"compliance: step {LISTED - 1}" in said
+    assert f"compliance: step {LISTED}" not in said
+    assert "compliance: 36 more in report.html and verdict.json" in said
