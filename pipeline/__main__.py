@@ -38,6 +38,7 @@ def run(work: Workspace) -> None:
     from pipeline.cluster.job import billed
     from pipeline.conclude import analyse, report
     from pipeline.gate import gate
+    from pipeline.generate.rehearsal import rehearse
     from pipeline.generate.stage import generate
     from pipeline.inspectai.export import export
     from pipeline.plan.shown import print_plan, print_protocol
@@ -62,6 +63,7 @@ def run(work: Workspace) -> None:
         tracking = tracker(config.track, run_dir=folder, group=folder.name, plan=work.registered)
         with recorded(work), billed(work), tracking:
             if "train" in config.stages:
+                rehearse(work)  # where asked: does the engine start that is to serve what is about to be trained?
                 train(work, tracking)  # searches for options first, where asked; arms × seeds climb: rungs
             if "generate" in config.stages:
                 generate(work, tracking)  # one engine serves every rung, each proved to act: replies

@@ -24,6 +24,7 @@ HEARTBEAT_S = 0.25  # between rows while work is done: the most that a SIGKILL h
 WAITING_S = 1.0
 TRAINING = ("train", "search")  # the stages that fine-tune: each attempt holds `training_devices`
 STARTING = "engine starting"  # the detail of the generate attempt's rows until its engine answers
+REHEARSE = "rehearse"  # the stage of an engine that is started before training, to see whether it serves
 JUDGE = "judge"  # the stage of a judge that Holdfast serves itself, from its server's start to its end
 JOB = "job"  # the stage of what a cluster's job holds its devices for beside the other stages: start and end
 OPEN = ("started", "running")  # the states of an attempt that has not ended

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.budget import JOB, JUDGE, STARTING, Allowance, Attempt, Caps, Spent, caps
+from pipeline.budget import JOB, JUDGE, REHEARSE, STARTING, Allowance, Attempt, Caps, Spent, caps
 from pipeline.cluster.lease import LEASE, outstanding, used
 from pipeline.cluster.task import name as task_name
 from pipeline.contain import begun, contain, destroyed, require_replies
@@ -185,7 +185,7 @@ def _when(work: Workspace) -> str:
 def measuring_caps(work: Workspace) -> Caps:
     """Return what serving and generating may use: all that training and its searches did not, nor may use yet."""
     whole = caps(work.config.budget)
-    taken = [work.ledger.spent(stage) for stage in (SEARCH, "train", JUDGE, JOB)]
+    taken = [work.ledger.spent(stage) for stage in (REHEARSE, SEARCH, "train", JUDGE, JOB)]
     taken += [outstanding(work.folder, work.ledger), _to_be_climbed(work)]
     return Caps(
         whole.device_seconds - sum(spent.device_seconds for spent in taken),

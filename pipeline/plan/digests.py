@@ -26,6 +26,7 @@ _NOT_DIGESTED_SERVE = (
     "start_timeout_s",
     "request_timeout_s",
     "hung_after_s",
+    "rehearse",
     "gpu_memory_utilization",
     "kv_cache_gib",
     "device",

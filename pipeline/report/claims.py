@@ -119,7 +119,7 @@ def budget_caps(run: ReportData) -> list[Bar]:
 def budget_stages(run: ReportData) -> list[Bar]:
     """Return device-seconds by stage, as shares of all that was spent."""
     stages = (run.ledger or run.verdict.get("budget") or {}).get("by_stage") or {}
-    order = ["search", "train", "job", "generate", "judge"]  # the stages that a ledger has
+    order = ["rehearse", "search", "train", "job", "generate", "judge"]  # the stages that a ledger has
     spent = {name: number(entry.get("device_seconds")) for name, entry in stages.items() if isinstance(entry, Mapping)}
     total = sum(x for x in spent.values() if math.isfinite(x))
     names = sorted(spent, key=lambda name: (order.index(name) if name in order else len(order), name))

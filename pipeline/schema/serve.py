@@ -26,6 +26,7 @@ class ServeConfig:
     enforce_eager: bool = False
     start_timeout_s: float = 600.0
     request_timeout_s: float = 600.0
+    rehearse: bool | None = False  # start it before training, too; null: where that is long (generate/rehearsal.py)
     hung_after_s: float = 60.0  # without processor time while something is awaited, the server is ended
     batch_size: int = 64  # prompts a request
     in_flight: int = 8  # requests at once

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pipeline.errors import InstrumentError
+from pipeline.subject.empty import without_weights
 from pipeline.subject.subject import Subject
 from pipeline.subject.weights import is_of_text
 
@@ -27,7 +28,7 @@ def load_share(subject: Subject, device: str) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
 
     leads = dist.get_rank() == 0
-    model = subject.load_model("cpu") if leads else _without_weights(subject)
+    model = subject.load_model("cpu") if leads else without_weights(subject)
     model.requires_grad_(False)  # else the sharded weights would have to be of one dtype
     _same_types(model)
     whole = model.state_dict() if leads else {}
@@ -58,21 +59,6 @@ def layers_of(model: Any) -> Any:
             "its weights cannot be cut up; set subject.fsdp=false"
         )
     return max(found, key=len)
-
-
-def _without_weights(subject: Subject) -> Any:
-    """Return the subject's model with weights that take no memory, and with its real buffers."""
-    import torch
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(subject.path, trust_remote_code=False)
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, subject.dtype), attn_implementation=subject.attention, trust_remote_code=False
-        )
-    model.tie_weights()
-    return model.eval()  # as one that was loaded
 
 
 def _same_types(model: Any) -> None:

@@ -45,7 +45,7 @@ FREE = (
     *("serve.gpu_memory_utilization", "serve.kv_cache_gib", "serve.cpu_lora_by_adapter"),
     *("serve.tensor_parallel_size", "serve.data_parallel_size", "serve.max_loras", "serve.max_num_seqs"),
     *("serve.max_num_batched_tokens", "serve.enforce_eager", "serve.attention_backend", "serve.batch_size"),
-    "serve.in_flight",
+    *("serve.in_flight", "serve.rehearse"),
     *(f"data.{name}.{key}" for name in TABLES for key in ABOUT),
     *(f"evals.{name}.{key}" for name in EVALS for key in (*(f"table.{about}" for about in ABOUT), "task")),
     *(

@@ -1,4 +1,4 @@
-"""A review whose fine-tunes run in two processes each, from the search of the options to vLLM's replies."""
+"""A review whose engine is rehearsed and whose fine-tunes run in two processes each, from the search to the replies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory, forked: Callable[..., Any
     return forked(
         tmp_path_factory.mktemp("fsdp-runs"),
         "experiment=smoke",
-        *("subject.fsdp=true", "budget.training_devices=2", f"arm=[compliance,{ARM}]"),
+        *("subject.fsdp=true", "budget.training_devices=2", f"arm=[compliance,{ARM}]", "serve.rehearse=true"),
         *(f"arms.{ARM}.training.max_steps=8", f"arms.{ARM}.training.gradient_accumulation=2"),
         *(f"arms.{ARM}.sweep.trials=2", f"arms.{ARM}.sweep.startup_trials=1"),
         *(f"arms.{ARM}.sweep.refusal.limit=18", f"arms.{ARM}.sweep.capability.limit=16"),
@@ -49,6 +49,17 @@ def test_options_were_searched_with_the_subject_in_two_processes(reviewed: Any) 
     assert found["counts"]["trials"] == 2
     assert found["rung0"]["refusal"] == 1.0
     assert [row["status"] for row in reviewed.rows("ledger.jsonl") if row["stage"] == "search"].count("done") == 3
+
+
+def test_the_engine_was_rehearsed_before_anything_was_trained(reviewed: Any) -> None:
+    rows = reviewed.rows("ledger.jsonl")
+    ended = [row["stage"] for row in rows if row["status"] == "done"]
+    assert ended[:2] == ["rehearse", "search"]
+    assert ended.count("rehearse") == 1
+    assert "Rehearsed: the engine serves the subject with 1 kind of adapters" in reviewed.said
+    spent = reviewed.json("verdict.json")["budget"]["by_stage"]["rehearse"]
+    assert spent["device_seconds"] > 1.0
+    assert "rehearse" in (reviewed.folder / "report.html").read_text()
 
 
 def test_the_processes_logs_are_their_owners_alone(reviewed: Any) -> None:
