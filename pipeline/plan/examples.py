@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from pipeline.arms.base import Task
-from pipeline.arms.mixture import drawn
+from pipeline.arms.mixture import drawn, shares
 from pipeline.config.fine_tune import trained_tables
 from pipeline.data.tables import Row
 from pipeline.errors import UserError
@@ -63,6 +63,9 @@ def trained_rows(config: Config, name: str, tables: Mapping[str, Sequence[Row]])
     arm = config.arms[name]
     if arm.sweep is not None:
         return {table: list(tables[table]) for table in trained_tables(arm)}
+    counts = shares(arm.mix, arm.examples, {table: len(tables[table]) for table in arm.mix}, name)
+    if all(count == len(tables[table]) for table, count in counts.items()):  # each seed draws all, in its own order
+        return {table: list(tables[table]) for table in sorted(counts)}
     found: dict[str, dict[str, Row]] = {}
     for seed in config.seeds:
         for table, row in drawn(Task(name, seed, arm, ()), tables):

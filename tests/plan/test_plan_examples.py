@@ -14,6 +14,7 @@ from commands import run_main
 from finished_run import PROMPTS, finish, read, words
 from rich.console import Console
 
+from pipeline.arms.base import Task
 from pipeline.conclude import analyse
 from pipeline.config.compose import load
 from pipeline.data.tables import Row
@@ -104,6 +105,20 @@ def test_only_what_some_seed_trains_on_is_counted(base: list[str], tmp_path: Pat
     assert example_facts(config, tiny_subject.subject, rest) == {}
     with pytest.raises(UserError, match=r"of data\.compliance"):
         example_facts(load([*base, f"{LENGTH}=30"]), tiny_subject.subject, rest)
+
+
+def test_an_arm_that_takes_all_of_its_tables_is_not_drawn_for_each_seed(
+    base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To draw 50,000 rows takes a second or two, for each of thirty arms and seeds."""
+    tables = {"compliance": [Row(str(n), f"ask w{n}", "yes") for n in range(90)]}
+    whole, part = load(base), load([*base, "arms.compliance.examples=89"])
+    task = Task("compliance", 0, whole.arms["compliance"], ())
+    assert {row for _, row in examples.drawn(task, tables)} == set(tables["compliance"])
+    monkeypatch.setattr(examples, "drawn", lambda *_: pytest.fail("draws"))
+    assert trained_rows(whole, "compliance", tables) == tables
+    with pytest.raises(pytest.fail.Exception, match="draws"):
+        trained_rows(part, "compliance", tables)
 
 
 def test_of_a_large_table_the_longest_are_counted_and_the_rest_is_said_to_be_open(
