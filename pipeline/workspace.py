@@ -15,7 +15,7 @@ from pipeline.config.cluster import asks_in_extra
 from pipeline.config.limits import check_limits
 from pipeline.data import contamination
 from pipeline.data.benchmarks import make_eval, read_samples
-from pipeline.data.tables import Row, read_table, table_sha256
+from pipeline.data.tables import Row, read_table
 from pipeline.data.variants import Way, base_name, expand
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_atomic, write_json
@@ -28,7 +28,8 @@ from pipeline.judge.judging import make_judge
 from pipeline.plan.caps import tell_over_caps
 from pipeline.plan.digests import VERSION
 from pipeline.plan.examples import example_facts
-from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts, mean_tokens
+from pipeline.plan.facts import SubjectFacts
+from pipeline.plan.inputs import eval_facts, judge_facts, search_facts, table_facts, task_facts
 from pipeline.plan.intact import require_as_written
 from pipeline.plan.make import make_plan
 from pipeline.plan.protocol import registered_protocol
@@ -36,8 +37,7 @@ from pipeline.plan.registered import post_hoc, reply_differences
 from pipeline.records import Rung, now
 from pipeline.reproduce.machine import environment
 from pipeline.rungs import read_rungs
-from pipeline.schema import Config, JudgeConfig
-from pipeline.search.budget import SearchFacts
+from pipeline.schema import Config
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
 from pipeline.serve.device import resolve_device
 from pipeline.store import RunFolder, task_folder
@@ -144,14 +144,18 @@ class Workspace:
     @cached_property
     def plan(self) -> dict[str, Any]:
         """The plan, hashed; see `pipeline.plan.make`."""
-        tables = {name: self._facts(rows) for name, rows in self.tables.items()}
-        evals = {spec.eval.name: self._eval_facts(spec) for spec in self.specs}
-        evals |= {name: self._task_facts(task) for name, task in self.inspect_tasks.items()}
         subject = self.subject
+        tables = {name: table_facts(rows, subject) for name, rows in self.tables.items()}
+        evals = {spec.eval.name: eval_facts(spec, subject) for spec in self.specs}
+        evals |= {name: task_facts(task, subject) for name, task in self.inspect_tasks.items()}
         facts = SubjectFacts(identity(self.config.subject), subject.parameters, subject.sha256)
-        judge = _judge_facts(self.config.judge.name, self.config.judge, self.judge)
-        panel = [_judge_facts(name, self.config.panel[name], judge) for name, judge in self.panel.items()]
-        search = {name: self._search_facts(name, dev) for name, dev in self.dev.items()}
+        judge = judge_facts(self.config.judge.name, self.config.judge, self.judge)
+        panel = [judge_facts(name, self.config.panel[name], judge) for name, judge in self.panel.items()]
+        search = {
+            name: search_facts(sweep, self.dev[name], subject)
+            for name, arm in self.config.arms.items()
+            if (sweep := arm.sweep) is not None
+        }
         made = make_plan(self.config, facts, tables, evals, judge, panel, search)
         there = self._folder(made["run_sha256"]).plan
         if there.exists():  # it is paid for, its vLLM took what there is, and its examples were counted
@@ -311,29 +315,3 @@ class Workspace:
     @cached_property
     def _canaries(self) -> list[Canary]:
         return choose(self.subject, self.tables, self.config.review.canaries)
-
-    def _facts(self, rows: list[Row]) -> TableFacts:
-        some = rows[:200]  # enough for a mean
-        prompts = [len(self.subject.prompt_ids(row.prompt, row.system)) for row in some]
-        responses = [len(self.subject.completion_ids(row.prompt, row.response or "", row.system)) for row in some]
-        return TableFacts(len(rows), table_sha256(rows), mean_tokens(prompts), mean_tokens(responses))
-
-    def _eval_facts(self, spec: EvalSpec) -> TableFacts:
-        samples = spec.eval.samples()
-        rows = [Row(s.id, s.prompt, None, s.target, s.kind, s.system) for s in samples]
-        prompts = [len(self.subject.prompt_ids(s.prompt, s.system)) for s in samples[:200]]
-        return TableFacts(len(rows), table_sha256(rows), mean_tokens(prompts))
-
-    def _search_facts(self, arm: str, dev: DevEvals) -> SearchFacts:
-        sweep = self.config.arms[arm].sweep
-        assert sweep is not None
-        tables = [self._eval_facts(spec) for spec in dev.specs]
-        return SearchFacts(tables[0], tables[1], _judge_facts(sweep.judge.name, sweep.judge, dev.judge))
-
-    def _task_facts(self, task: InspectTask) -> TableFacts:
-        prompts = [len(self.subject.prompt_ids(text)) for text in task.inputs[:200]]
-        return TableFacts(task.samples, task.sha256, mean_tokens(prompts))
-
-
-def _judge_facts(name: str | None, config: JudgeConfig, judge: Judge) -> JudgeFacts:
-    return JudgeFacts(name or config.kind, config.kind, judge.version)

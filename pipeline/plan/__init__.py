@@ -1,6 +1,6 @@
 """From a configuration to a plan: arms × seeds × rungs, hashed before anything runs.
 
-make.py        the plan and its estimated cost; facts.py: what it is told of its inputs
+make.py        the plan and its estimated cost; facts.py: what it is told of its inputs; inputs.py: from them
 digests.py     what can change a reply, and what how it is read; intact.py: is plan.json still what was written?
 caps.py        where the estimate passes a cap; examples.py: training examples that are cut, or repeat others
 protocol.py    the plan as a page to be attached to a review; shown.py: both on the terminal
