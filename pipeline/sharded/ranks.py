@@ -40,11 +40,14 @@ class Ranks:
         processes: how many.
         threads: torch's threads in each, on a CPU; None: see `prepare_process`.
         logs: a folder for what they print.
+        name: what its files begin with; the tasks of a cluster's run share the folder.
     """
 
-    def __init__(self, subject: Subject, device: str, processes: int, threads: int | None, logs: Path) -> None:
+    def __init__(
+        self, subject: Subject, device: str, processes: int, threads: int | None, logs: Path, name: str = "train"
+    ) -> None:
         self.start = Start(0, processes, "", subject, device, threads)
-        self.logs = logs
+        self.logs, self.name = logs, name
         self._lines: list[Connection] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._place: Path | None = None
@@ -151,12 +154,13 @@ class Ranks:
                     stderr=log,
                     umask=0o077,
                     start_new_session=True,
+                    preexec_fn=_leave_signals,  # noqa: PLW1509
                 )
             )
         self._lines.append(Connection(ours.detach()))
 
     def _log(self, rank: int) -> Path:
-        return self.logs / f"train-{rank}.log"
+        return self.logs / f"{self.name}-{rank}.log"
 
     def _send(self, message: Call | Answer) -> None:
         for rank, line in enumerate(self._lines):
@@ -245,6 +249,12 @@ class Ranks:
         return RuntimeError(
             f"training process {rank} is {why}; its log ends:\n{guard.tail(self._log(rank), TAIL_LINES)}"
         )
+
+
+def _leave_signals() -> None:
+    """Ignore what ends a job: Slurm sends it to every process of it, and the command is to pause the climb first."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def on_model(model: Any, function: Callable[..., Any], *arguments: Any) -> Any:
