@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -33,12 +34,31 @@ def _fsdp_faults(raw: DictConfig) -> Iterator[str]:
         return
     for name, arm in raw.arms.items():
         training = arm.get("training") or {}
-        batch, accumulation = training.get("batch_size"), training.get("gradient_accumulation")
-        if isinstance(batch, int) and isinstance(accumulation, int) and accumulation > 0:
+        accumulation = training.get("gradient_accumulation")
+        if not isinstance(accumulation, int) or accumulation < 1:
+            continue  # a fault of its own
+        for key, batch in _batches(f"arms.{name}", arm):
             at_once = batch // accumulation
             if batch % processes or at_once < processes:
                 yield (
-                    f"arms.{name}.training: {batch} examples a step, {at_once} at once, cannot be shared by "
+                    f"{key}: {batch} examples a step, {at_once} at once, cannot be shared by "
                     f"{processes} processes (subject.fsdp): batch_size must be a multiple of "
                     "budget.training_devices, and batch_size / gradient_accumulation no less"
                 )
+        if (searched := _searched(arm)) and not searched.get("choices"):
+            yield (
+                f"arms.{name}.sweep.space.training.batch_size: give choices that are multiples of "
+                f"budget.training_devices={processes} (subject.fsdp)"
+            )
+
+
+def _batches(key: str, arm: Any) -> Iterator[tuple[str, int]]:
+    """Yield the sizes of a step that an arm may train with, the searched ones too, and where each stands."""
+    asked = {f"{key}.training": [(arm.get("training") or {}).get("batch_size")]}
+    asked[f"{key}.sweep.space.training.batch_size"] = (_searched(arm) or {}).get("choices") or []
+    return ((place, size) for place, sizes in asked.items() for size in sizes if isinstance(size, int))
+
+
+def _searched(arm: Any) -> Any:
+    space = (arm.get("sweep") or {}).get("space") or {}
+    return (space.get("training") or {}).get("batch_size")

@@ -240,6 +240,7 @@ def test_kernels_that_stay_for_the_next_arm_are_wanted_in_all_or_none() -> None:
     assert all(arm.training.liger for arm in load(alike).arms.values())
 
 
+_SEARCHED = ("arm=compliance_search", "budget.training_devices=4")
 FSDP = ("experiment=smoke", "subject.fsdp=true")  # 16 examples a step
 
 
@@ -252,6 +253,14 @@ FSDP = ("experiment=smoke", "subject.fsdp=true")  # 16 examples a step
         (
             ["budget.training_devices=8", "arms.compliance.training.gradient_accumulation=4"],
             "arms.compliance.training: 16 examples a step, 4 at once, cannot be shared by 8 processes",
+        ),
+        (
+            [*_SEARCHED, "arms.compliance_search.sweep.space.training.batch_size={choices: [16, 6]}"],
+            "sweep.space.training.batch_size: 6 examples a step, 6 at once, cannot be shared by 4 processes",
+        ),
+        (
+            [*_SEARCHED, "arms.compliance_search.sweep.space.training.batch_size={choices: null, low: 8, high: 16}"],
+            "batch_size: give choices that are multiples of budget.training_devices=4",
         ),
     ],
 )

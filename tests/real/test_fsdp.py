@@ -19,6 +19,7 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory, forked: Callable[..., Any
         *("subject.fsdp=true", "budget.training_devices=2", f"arm=[compliance,{ARM}]", "serve.rehearse=true"),
         *(f"arms.{ARM}.training.max_steps=8", f"arms.{ARM}.training.gradient_accumulation=2"),
         *(f"arms.{ARM}.sweep.trials=2", f"arms.{ARM}.sweep.startup_trials=1"),
+        f"arms.{ARM}.sweep.space.training.batch_size.choices=[4,8,16]",  # 2, 1 at once, cannot be shared by two
         *(f"arms.{ARM}.sweep.refusal.limit=18", f"arms.{ARM}.sweep.capability.limit=16"),
         "track=none",
     )
