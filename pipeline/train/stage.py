@@ -26,7 +26,6 @@ from pipeline.rungs import row
 from pipeline.search.chosen import with_chosen
 from pipeline.search.stage import search
 from pipeline.sharded.ranks import Ranks
-from pipeline.store import task_folder
 from pipeline.track.tracker import Tracker
 from pipeline.train.before import check_base, check_measured, rungs_of
 from pipeline.train.fixed import has_fixed_rungs, save_fixed_rungs
@@ -121,12 +120,18 @@ def _subject_in_memory(work: Workspace) -> Any:
     threads = work.config.cluster.threads
     processes = training_processes(work.config)
     if processes > 1:
-        name = f"train-{task_folder(task)}" if (task := work.config.cluster.task) else "train"
-        return Ranks(work.subject, work.device, processes, threads, work.folder.logs, name)
+        return Ranks(work.subject, work.device, processes, threads, _logs(work))
     quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, threads)
     return model
+
+
+def _logs(work: Workspace) -> Path:
+    """Return the folder for what training processes print: a cluster's tasks run at the same time, each has its own."""
+    logs = work.folder.logs
+    logs.mkdir(exist_ok=True, mode=0o700)
+    return logs / work.folder.task if work.folder.task else logs
 
 
 def _climb(
