@@ -25,17 +25,24 @@ def join_in(trainer: Any, processes: int) -> None:
         processes: how many train.
     """
     trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
-    trainer.model._is_accelerate_prepared = True
+    # Mixed precision and no DistributedDataParallel: what accelerate does for one process. All is on its device.
+    trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
     trainer.accelerator.prepare_data_loader = partial(_loader, trainer.accelerator, processes)
     trainer.training_step = partial(_averaging, trainer.accelerator, trained, trainer.training_step)
     _reseed(trainer.args.seed)
 
 
 def average(weights: Iterable[Any]) -> None:
-    """Average the gradients of weights over the processes, in place; all end with the same bits."""
+    """Average the gradients of weights over the processes, in place; all end with the same bits.
+
+    A weight that no pass went through has none, in no process, and stays as it is: a projection that an architecture
+    has and leaves out (Gemma 3n's layers that share keys and values).
+    """
     import torch.distributed as dist
 
     for weight in weights:
+        if weight.grad is None:
+            continue
         dist.all_reduce(weight.grad)
         weight.grad /= dist.get_world_size()
 

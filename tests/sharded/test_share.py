@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.arms.memory import at_once
-from pipeline.sharded.share import share_of
+from pipeline.sharded.share import average, share_of
 
 
 def row(number: int) -> dict[str, Any]:
@@ -41,3 +41,16 @@ def test_fewer_examples_at_once_are_still_as_many_in_each_process(
     assert all(size % processes == 0 and batch % size == 0 for size in sizes)
     assert sizes[0] <= batch // accumulation
     assert sizes[-1] == processes
+
+
+def test_a_weight_that_no_pass_went_through_has_no_gradient_and_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    import torch.distributed as dist
+
+    monkeypatch.setattr(dist, "all_reduce", lambda gradient: gradient.mul_(3.0))
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    used, unused = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    used.grad = torch.ones(1)
+    average([used, unused])
+    assert used.grad.item() == 1.5
+    assert unused.grad is None
