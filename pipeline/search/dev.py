@@ -16,6 +16,7 @@ from pipeline.judge.judging import make_judge
 from pipeline.records import Dose
 from pipeline.schema import Config
 from pipeline.search.trials import DevRung
+from pipeline.sharded.member import this
 from pipeline.sharded.ranks import on_model
 from pipeline.subject.subject import Subject
 
@@ -142,7 +143,8 @@ def greedy(
 ) -> list[list[int]]:
     """Return greedy replies as token ids, without what ends them, in the order of `prompts`. Takes no random number.
 
-    Prompts of like length are generated together, padded on the left; the model's modes are left as they were.
+    Prompts of like length are generated together, padded on the left; the model's modes are left as they were. Of
+    several processes that hold the model together none ends before the others: each needs the others' parts.
 
     Args:
         model: a transformers causal LM.
@@ -164,7 +166,8 @@ def greedy(
             ids = pad_sequence(rows, batch_first=True, padding_value=stops[0], padding_side="left")  # (prompts, tokens)
             ones = [torch.ones_like(row) for row in rows]
             mask = pad_sequence(ones, batch_first=True, padding_side="left")
-            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False)
+            limits = {"max_new_tokens": max_tokens, "do_sample": False, "synced_gpus": this() is not None}
+            out = model.generate(input_ids=ids, attention_mask=mask, **limits)
             for place, tail in zip(places, out[:, ids.shape[1] :].tolist(), strict=True):
                 replies[place] = _ended(tail, stops)
     return replies

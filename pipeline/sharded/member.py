@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.arms.memory import out_of_memory
-from pipeline.errors import UserError
+from pipeline.errors import InstrumentError, UserError
 from pipeline.sharded.messages import Answer, Ask, Call, Done, Failed, Start, Told
 
 CODE_LEFT = 143  # of a process whose command has gone
@@ -21,6 +21,10 @@ CODE_LEFT = 143  # of a process whose command has gone
 
 class BrokenOffError(Exception):
     """The command broke a call off where it was asked something."""
+
+
+class _CommandGoneError(Exception):
+    """Nobody is at the other end of the line. What is called meets errors of the system, too: those are faults."""
 
 
 class Member:
@@ -44,9 +48,9 @@ class Member:
         Raises:
             BrokenOffError: the answer is to end what is being done.
         """
-        self.line.send(Ask(question, payload if self.leads else (), self.flops, self.tokens))
+        self._send(Ask(question, payload if self.leads else (), self.flops, self.tokens))
         while True:
-            message = self.line.recv()
+            message = self._received()
             if isinstance(message, Answer):
                 if message.stop:
                     raise BrokenOffError
@@ -56,19 +60,32 @@ class Member:
     def tell(self, *, force: bool) -> None:
         """Let the command know that work goes on, and what it has used so far."""
         if self.leads:
-            self.line.send(Told(force, self.flops, self.tokens))
+            self._send(Told(force, self.flops, self.tokens))
 
     def serve(self) -> None:
-        """Do what the command says until it has gone or ends this process."""
+        """Say that all is loaded; then do what the command says until it has gone or ends this process."""
+        self._send(Done())
         while True:
-            self._do(self.line.recv())
+            self._do(self._received())
 
     def _do(self, call: Call) -> None:
         try:
             result = call.function(self.model, *call.arguments)
         except BrokenOffError:
             result = None
-        self.line.send(Done(result if self.leads else None))
+        self._send(Done(result if self.leads else None))
+
+    def _send(self, message: Ask | Told | Done) -> None:
+        try:
+            self.line.send(message)
+        except OSError:
+            raise _CommandGoneError from None
+
+    def _received(self) -> Any:
+        try:
+            return self.line.recv()
+        except (EOFError, OSError):
+            raise _CommandGoneError from None
 
 
 _member: list[Member] = []
@@ -92,14 +109,16 @@ def main(line: int, place: Path) -> None:
         place: the folder in which the processes meet; it goes with the command.
     """
     threading.Thread(target=_leave_with_the_command, args=(place,), daemon=True).start()
-    member = Member(Connection(line))
+    try:
+        member = Member(Connection(line))
+    except (EOFError, OSError):
+        raise SystemExit(CODE_LEFT) from None
     try:
         _member.append(member)
         _join(member.start)
         member.model = _share_of_the_subject(member.start)
-        member.line.send(Done())
         member.serve()
-    except (EOFError, OSError):
+    except _CommandGoneError:
         raise SystemExit(CODE_LEFT) from None
     except BaseException as error:
         traceback.print_exc()  # into this process's log
@@ -152,6 +171,8 @@ def _failed(error: BaseException) -> Failed:
         return Failed("memory", str(error))
     if isinstance(error, UserError):
         return Failed("user", error.what, error.remedy)
+    if isinstance(error, InstrumentError):
+        return Failed("instrument", str(error))
     return Failed("other", f"{type(error).__name__}: {error}")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pipeline.subject.subject import Subject
 
-Kind = Literal["user", "memory", "other"]
+LOADED: Final = "loaded"  # asked once the first process has read the subject
+Kind = Literal["user", "instrument", "memory", "other"]
 
 
 @dataclass(frozen=True)

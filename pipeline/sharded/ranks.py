@@ -21,12 +21,12 @@ from pipeline.arms.base import Climb, Ending
 from pipeline.errors import InstrumentError, UserError
 from pipeline.sharded import process
 from pipeline.sharded.climbing import Ticket, Way, climb_here
-from pipeline.sharded.messages import Answer, Ask, Call, Done, Failed, Start, Told
+from pipeline.sharded.messages import LOADED, Answer, Ask, Call, Done, Failed, Start, Told
 from pipeline.subject.subject import Subject
 
 GRACE_S: Final = 2.0  # in which all that fails with the first fault is heard, to tell the one that says most
 TAIL_LINES: Final = 12
-_FIRST: Final = {"memory": 0, "user": 1, "other": 2}  # of several faults: memory's end makes the others fail
+_FIRST: Final = {"memory": 0, "user": 1, "instrument": 2, "other": 3}  # of several faults: the first makes others fail
 
 Answers = Mapping[str, Callable[..., Any]]
 
@@ -64,7 +64,8 @@ class Ranks:
         Raises:
             MemoryError: a device's or this machine's memory ended in one of them.
             UserError: one of them met something to mend.
-            RuntimeError: one of them failed otherwise. In these three cases all of them are ended.
+            InstrumentError: one of them cannot do what is asked; or they are not at the same place.
+            RuntimeError: one of them failed otherwise. In all these cases all of them are ended.
         """
         try:
             self._ensure()
@@ -140,7 +141,7 @@ class Ranks:
             self._launch(rank, self._place)
         for rank, line in enumerate(self._lines):
             line.send(replace(self.start, rank=rank, store=str(self._place / "store")))
-        self._results({})
+        self._results({LOADED: lambda: None})
 
     def _launch(self, rank: int, place: Path) -> None:
         ours, its = socket.socketpair()
@@ -238,6 +239,8 @@ class Ranks:
             return MemoryError(message.what)
         if message.kind == "user":
             return UserError(message.what, message.remedy)
+        if message.kind == "instrument":
+            return InstrumentError(message.what)
         return RuntimeError(f"training process {rank} failed: {message.what}; its log: {self._log(rank)}")
 
     def _gone(self, rank: int) -> Exception:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pipeline.errors import InstrumentError
+from pipeline.sharded.member import this
+from pipeline.sharded.messages import LOADED
 from pipeline.subject.empty import without_weights
 from pipeline.subject.subject import Subject
 from pipeline.subject.weights import is_of_text
@@ -29,6 +31,7 @@ def load_share(subject: Subject, device: str) -> Any:
 
     leads = dist.get_rank() == 0
     model = subject.load_model("cpu") if leads else without_weights(subject)
+    _wait_for_all()
     model.requires_grad_(False)  # else the sharded weights would have to be of one dtype
     _same_types(model)
     whole = model.state_dict() if leads else {}
@@ -61,23 +64,36 @@ def layers_of(model: Any) -> Any:
     return max(found, key=len)
 
 
+def _wait_for_all() -> None:
+    """Wait until the first process has read the subject, by the command's word: a collective would end by its timeout.
+
+    With NCCL that is ten minutes, and a large subject on a shared disk may take longer.
+    """
+    if member := this():
+        member.ask(LOADED)
+
+
 def _same_types(model: Any) -> None:
-    """Give all processes' weights the dtypes of the first's: loading keeps some in float32 that the rest does not.
+    """Give all processes' weights and buffers the dtypes of the first's: loading keeps some in float32, the rest not.
+
+    A router's correction (DeepSeek V3) is a buffer: rounded to 16 bits in some processes, it would choose other experts
+    there.
 
     Raises:
         InstrumentError: the weights differ otherwise.
     """
     import torch.distributed as dist
 
-    mine = {name: (tuple(weight.shape), weight.dtype) for name, weight in model.named_parameters()}
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    mine = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     first = [mine]
     dist.broadcast_object_list(first, src=0)
-    shapes = [{name: shape for name, (shape, _) in weights.items()} for weights in (mine, first[0])]
+    shapes = [{name: shape for name, (shape, _) in each.items()} for each in (mine, first[0])]
     if shapes[0] != shapes[1]:
         different = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))[0]
         raise InstrumentError(f"subject.fsdp: the weight {different[0]} is not alike in all training processes")
-    for name, weight in model.named_parameters():
-        weight.data = weight.data.to(first[0][name][1])
+    for name, tensor in tensors.items():
+        tensor.data = tensor.data.to(first[0][name][1])
 
 
 def _shard(model: Any, mesh: Any) -> None:

@@ -4,6 +4,8 @@ import os
 import signal
 from typing import Any
 
+from pipeline.errors import InstrumentError
+from pipeline.search.dev import greedy
 from pipeline.sharded.member import this
 
 
@@ -40,3 +42,28 @@ def wait_for_all(model: Any) -> None:
 
 def pids(model: Any) -> int:
     return os.getpid()
+
+
+def meet_an_error_of_the_system(model: Any) -> None:
+    """As where the disk is full while a checkpoint is written."""
+    if rank() == 0:
+        raise OSError(28, "No space left on device", "trainer_state.json")
+    wait_for_all(model)
+
+
+def lack_layers(model: Any) -> None:
+    raise InstrumentError("no list of layers")
+
+
+def all_pids(model: Any) -> list[int]:
+    import torch.distributed as dist
+
+    pids: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(pids, os.getpid())
+    return pids
+
+
+def greedy_that_ends_sooner_in_the_first(model: Any, prompt: list[int], stops: list[int]) -> list[list[int]]:
+    """As where sums come in another order on another device, and its best token is the one that ends the reply."""
+    ends = stops if rank() == 0 else [stops[0]]
+    return greedy(model, [prompt], 8, ends, 1)

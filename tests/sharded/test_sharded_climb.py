@@ -20,6 +20,7 @@ from tiny import TinySubject
 from pipeline.arms.base import Climb, Example, Pause, Task, ladder
 from pipeline.arms.lora import climb
 from pipeline.budget import Allowance, Caps, Ledger
+from pipeline.errors import InstrumentError
 from pipeline.files import file_sha256
 from pipeline.generate.proof import Canaries, difference
 from pipeline.records import ADAPTER_FILE, Dose, Rung
@@ -191,6 +192,19 @@ def test_so_they_do_with_other_options(
     require_alike(one, other)
 
 
+def test_mixed_precision_is_that_of_one_process(
+    tmp_path: Path, two: Run, tiny_subject: TinySubject, tiny_model: Any, ranks: Ranks
+) -> None:
+    training = replace(TRAINING, max_steps=2, precision="bfloat16")
+    one, other = (
+        Run(tmp_path / name, tiny_subject, model, training) for name, model in (("1", tiny_model), ("2", ranks))
+    )
+    assert one.climb() == other.climb() == "max_steps"
+    in_one, in_two, whole = ([step["loss"] for step in run.figures[:2]] for run in (one, other, two))
+    assert in_two == pytest.approx(in_one, rel=1e-4)
+    assert in_two[0] != pytest.approx(whole[0], rel=1e-4), "not float32's"
+
+
 def test_a_climb_that_was_broken_off_goes_on_to_the_same_bits(
     tmp_path: Path, two: Run, tiny_subject: TinySubject, ranks: Ranks
 ) -> None:
@@ -237,6 +251,33 @@ def test_memory_that_ends_in_one_process_is_told_as_such_and_all_start_anew(rank
     assert ranks.run(each.pids) != before
     with pytest.raises(RuntimeError, match=r"training process 1 is killed \(signal 9\)"):  # as a kernel ends it
         ranks.run(each.die_in, 1)
+
+
+def test_a_fault_is_told_as_what_it_is(ranks: Ranks) -> None:
+    with pytest.raises(RuntimeError, match=r"process 0 failed: OSError: .*No space left on device"):
+        ranks.run(each.meet_an_error_of_the_system)
+    with pytest.raises(InstrumentError, match="no list of layers"):
+        ranks.run(each.lack_layers)
+
+
+def test_a_job_that_is_told_to_end_or_to_make_room_is_saved_by_processes_that_go_on(ranks: Ranks) -> None:
+    """Slurm tells every process of a job, and the command saves first."""
+    pids = ranks.run(each.all_pids)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        for pid in pids:
+            os.kill(pid, number)
+    assert ranks.run(each.all_pids) == pids
+
+
+def test_replies_that_differ_in_length_among_the_processes_do_not_leave_one_waiting(
+    ranks: Ranks, tiny_subject: TinySubject
+) -> None:
+    prompt = tiny_subject.subject.prompt_ids("the flag")
+    end = tiny_subject.subject.stop_token_ids[0]
+    reply = ranks.run(greedy, [prompt], 8, [end], 1)[0]
+    assert len(reply) > 2
+    sooner = ranks.run(each.greedy_that_ends_sooner_in_the_first, prompt, [end, reply[1]])
+    assert sooner == [reply[: reply.index(reply[1])]]
 
 
 def test_the_processes_end_with_the_command_however_it_ends(tmp_path: Path, tiny_folder: Path) -> None:
