@@ -135,6 +135,8 @@ def environment(start: Start) -> Mapping[str, str]:
         "LOCAL_WORLD_SIZE": str(start.processes),
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
+        # Else accelerate chooses for itself, once a trainer is made.
+        **({} if start.threads is None else {"OMP_NUM_THREADS": str(start.threads)}),
     }
 
 
@@ -173,7 +175,9 @@ def _failed(error: BaseException) -> Failed:
         return Failed("user", error.what, error.remedy)
     if isinstance(error, InstrumentError):
         return Failed("instrument", str(error))
-    return Failed("other", f"{type(error).__name__}: {error}")
+    # The number, as `pipeline.errors` looks for it: a full disk is told as such, wherever it is met.
+    number = f" (os error {error.errno})" if isinstance(error, OSError) and error.errno else ""
+    return Failed("other", f"{type(error).__name__}: {error}{number}")
 
 
 def _leave_with_the_command(place: Path) -> None:

@@ -141,7 +141,14 @@ class Ranks:
             self._launch(rank, self._place)
         for rank, line in enumerate(self._lines):
             line.send(replace(self.start, rank=rank, store=str(self._place / "store")))
-        self._results({LOADED: lambda: None})
+        try:
+            self._results({LOADED: lambda: None})
+        except MemoryError as error:  # not of training: fewer examples at once would not help
+            raise UserError(
+                f"subject.fsdp: {self.start.processes} processes do not hold the subject together: {error}",
+                "free the devices' memory, take more or larger ones (budget.training_devices), or a machine with "
+                "more main memory, into which the first reads the subject as a whole",
+            ) from None
 
     def _launch(self, rank: int, place: Path) -> None:
         ours, its = socket.socketpair()

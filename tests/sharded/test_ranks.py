@@ -1,5 +1,6 @@
 """The command's side of training in several processes; the other side is threads here, which say what is scripted."""
 
+import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import Pipe
@@ -10,11 +11,12 @@ from typing import Any, cast
 
 import pytest
 
+from pipeline.arms.memory import out_of_memory
 from pipeline.budget import Allowance
-from pipeline.errors import InstrumentError, UserError
+from pipeline.errors import InstrumentError, UserError, boundary
 from pipeline.sharded import ranks as module
 from pipeline.sharded.member import _failed
-from pipeline.sharded.messages import Answer, Ask, Call, Done, Failed, Told
+from pipeline.sharded.messages import LOADED, Answer, Ask, Call, Done, Failed, Told
 from pipeline.sharded.ranks import Ranks
 
 Script = Callable[[Connection, int], None]
@@ -205,4 +207,34 @@ def test_a_process_tells_what_kind_of_fault_it_met() -> None:
     assert _failed(MemoryError("no more")).kind == "memory"
     assert _failed(RuntimeError("CUDA error: out of memory")).kind == "memory"
     assert _failed(UserError("what", "remedy")) == Failed("user", "what", "remedy")
+    assert _failed(InstrumentError("no layers")) == Failed("instrument", "no layers")
     assert _failed(ValueError("odd")) == Failed("other", "ValueError: odd")
+
+
+def test_a_full_disk_is_told_as_such_wherever_it_is_met(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    full = _failed(OSError(errno.ENOSPC, "No space left on device"))
+    three = scripted(lambda line, rank: line.send(full if rank == 0 else Done()))
+    with pytest.raises(SystemExit), boundary():
+        three.run(print)
+    assert "holdfast: no space left on the disk" in capsys.readouterr().err
+
+
+def test_a_subject_that_the_devices_do_not_hold_is_not_tried_with_fewer_examples(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    two = Ranks(cast(Any, None), "cpu", 2, None, tmp_path)
+
+    def launch(rank: int, place: Path) -> None:
+        ours, its = Pipe()
+        two._lines.append(ours)
+        two._processes.append(cast(Any, Process()))
+        its.send(Failed("memory", "CUDA out of memory") if rank == 0 else Ask(LOADED, (), 0.0, 0))
+        waiting.append(its)
+
+    waiting: list[Connection] = []
+    monkeypatch.setattr(module, "GRACE_S", 0.1)
+    monkeypatch.setattr(two, "_launch", launch)
+    with pytest.raises(UserError, match="2 processes do not hold the subject together: CUDA out of memory") as told:
+        two.run(print)
+    assert not out_of_memory(told.value)
+    assert two._lines == []
