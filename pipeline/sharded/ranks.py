@@ -40,14 +40,11 @@ class Ranks:
         processes: how many.
         threads: torch's threads in each, on a CPU; None: see `prepare_process`.
         logs: a folder for what they print.
-        name: what its files begin with; the tasks of a cluster's run share the folder.
     """
 
-    def __init__(
-        self, subject: Subject, device: str, processes: int, threads: int | None, logs: Path, name: str = "train"
-    ) -> None:
+    def __init__(self, subject: Subject, device: str, processes: int, threads: int | None, logs: Path) -> None:
         self.start = Start(0, processes, "", subject, device, threads)
-        self.logs, self.name = logs, name
+        self.logs = logs
         self._lines: list[Connection] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._place: Path | None = None
@@ -139,8 +136,8 @@ class Ranks:
         self._place = Path(tempfile.mkdtemp(prefix="holdfast-train-"))
         for rank in range(self.start.processes):
             self._launch(rank, self._place)
-        for rank, line in enumerate(self._lines):
-            line.send(replace(self.start, rank=rank, store=str(self._place / "store")))
+        for rank in range(self.start.processes):
+            self._tell(rank, replace(self.start, rank=rank, store=str(self._place / "store")))
         try:
             self._results({LOADED: lambda: None})
         except MemoryError as error:  # not of training: fewer examples at once would not help
@@ -168,14 +165,17 @@ class Ranks:
         self._lines.append(Connection(ours.detach()))
 
     def _log(self, rank: int) -> Path:
-        return self.logs / f"{self.name}-{rank}.log"
+        return self.logs / f"train-{rank}.log"
 
     def _send(self, message: Call | Answer) -> None:
-        for rank, line in enumerate(self._lines):
-            try:
-                line.send(message)
-            except OSError:
-                raise self._fault(None, rank) from None
+        for rank in range(len(self._lines)):
+            self._tell(rank, message)
+
+    def _tell(self, rank: int, message: Start | Call | Answer) -> None:
+        try:
+            self._lines[rank].send(message)
+        except OSError:
+            raise self._fault(None, rank) from None
 
     def _results(self, answers: Answers) -> tuple[Any, Exception | None]:
         """Hear the processes until all are done, and answer what all of them ask.

@@ -219,6 +219,26 @@ def test_a_full_disk_is_told_as_such_wherever_it_is_met(scripted: Any, capsys: p
     assert "holdfast: no space left on the disk" in capsys.readouterr().err
 
 
+def test_a_process_that_ends_before_it_hears_who_it_is_has_its_log_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    two = Ranks(cast(Any, None), "cpu", 2, None, tmp_path)
+
+    def launch(rank: int, place: Path) -> None:
+        ours, its = Pipe()
+        two._lines.append(ours)
+        two._processes.append(cast(Any, Process()))
+        two._log(rank).write_text("No module named torch")
+        its.close()
+
+    monkeypatch.setattr(module, "GRACE_S", 0.1)
+    monkeypatch.setattr(two, "_launch", launch)
+    with pytest.raises(
+        RuntimeError, match=r"training process \d is gone .exit code 7.; its log ends:\n +No module named"
+    ):
+        two.run(print)
+
+
 def test_a_subject_that_the_devices_do_not_hold_is_not_tried_with_fewer_examples(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
