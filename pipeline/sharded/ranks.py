@@ -50,6 +50,19 @@ class Ranks:
         self._place: Path | None = None
         self._heard: Callable[[Told | Ask], None] = lambda _: None
 
+    def open(self) -> None:
+        """Start the processes, where they do not run, and wait until they hold the subject.
+
+        Raises:
+            UserError: what `Subject.load_model` tells, or that they do not hold the subject together.
+            InstrumentError, RuntimeError: as `run`.
+        """
+        try:
+            self._ensure()
+        except BaseException:
+            self.close()
+            raise
+
     def run(self, function: Callable[..., Any], *arguments: Any, answers: Answers | None = None) -> Any:
         """Return what `function(model, *arguments)` returns in the first process; all of them call it.
 
@@ -64,8 +77,8 @@ class Ranks:
             InstrumentError: one of them cannot do what is asked; or they are not at the same place.
             RuntimeError: one of them failed otherwise. In all these cases all of them are ended.
         """
+        self.open()
         try:
-            self._ensure()
             self._send(Call(function, arguments))
             result, stopped = self._results(answers or {})
         except BaseException:
@@ -262,7 +275,10 @@ class Ranks:
 
 
 def _leave_signals() -> None:
-    """Ignore what ends a job: Slurm sends it to every process of it, and the command is to pause the climb first."""
+    """Ignore what ends a job, from the start on: Slurm tells every process of it, and the command saves first.
+
+    Its processes have to do that. They end with it, whatever comes.
+    """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 

@@ -25,11 +25,20 @@ def join_in(trainer: Any, processes: int) -> None:
         processes: how many train.
     """
     trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    _same_start(trained)
     # Mixed precision and no DistributedDataParallel: what accelerate does for one process. All is on its device.
     trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
     trainer.accelerator.prepare_data_loader = partial(_loader, trainer.accelerator, processes)
     trainer.training_step = partial(_averaging, trainer.accelerator, trained, trainer.training_step)
     _reseed(trainer.args.seed)
+
+
+def _same_start(weights: Iterable[Any]) -> None:
+    """Begin with the first process's adapter: equal seeds draw the same on like devices, and only there for sure."""
+    import torch.distributed as dist
+
+    for weight in weights:
+        dist.broadcast(weight.data, src=0)
 
 
 def average(weights: Iterable[Any]) -> None:

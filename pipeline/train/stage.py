@@ -120,7 +120,9 @@ def _subject_in_memory(work: Workspace) -> Any:
     threads = work.config.cluster.threads
     processes = training_processes(work.config)
     if processes > 1:
-        return Ranks(work.subject, work.device, processes, threads, _logs(work))
+        ranks = Ranks(work.subject, work.device, processes, threads, _logs(work))
+        ranks.open()  # before an attempt counts: nor does it count loading in one process
+        return ranks
     quiet_libraries()
     model = work.subject.load_model(work.device)
     prepare_process(work.subject.parameters, work.device, threads)

@@ -138,15 +138,6 @@ def test_each_process_holds_a_part_of_the_weights(ranks: Ranks) -> None:
     assert held == pytest.approx(whole / 2, rel=0.02)
 
 
-def test_a_job_s_notice_that_it_ends_is_the_commands_alone(ranks: Ranks) -> None:
-    """Slurm sends it to each process of a job; the climb is paused and saved by then, if these still run."""
-    before = ranks.run(each.pids)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        for process in ranks._processes:
-            os.kill(process.pid, number)
-    assert ranks.run(each.pids) == before
-
-
 def test_the_subject_answers_as_in_one_process(ranks: Ranks, tiny_subject: TinySubject, tiny_model: Any) -> None:
     canaries = Canaries((tuple(tiny_subject.subject.prompt_ids("what is")), (5, 6, 7)))
     here, there = (on_model(model, answers_of, canaries) for model in (tiny_model, ranks))
