@@ -9,6 +9,9 @@ import pytest
 from compared_runs import command, make_run, plan_words
 from finished_run import read
 
+from pipeline.files import write_json
+from pipeline.gate import gate
+from pipeline.store import RunFolder
 from tests.warm import start
 
 
@@ -98,3 +101,28 @@ def test_a_users_error_is_told_from_an_inconclusive_verdict(
     said = capsys.readouterr().err
     assert "there is no run in" in said
     assert "holdfast: gate:" not in said
+
+
+@pytest.mark.parametrize(
+    ("post_hoc", "aside"),
+    [
+        (None, ""),
+        ({}, ""),
+        ({"panel": {}, "review.owner": {}}, ""),  # neither can move a verdict
+        ({"panel": {}, "judge": {}, "review.min_n": {}}, "; not as registered: judge, review.min_n"),
+    ],
+)
+def test_its_line_names_what_decided_and_is_not_as_registered(
+    post_hoc: dict[str, object] | None, aside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path)
+    for word, code in (("holds", 0), ("collapses", 1), ("inconclusive", 2)):
+        write_json(folder.verdict, {"verdict": word} | ({} if post_hoc is None else {"post_hoc": post_hoc}))
+        if code:
+            with pytest.raises(SystemExit) as end:
+                gate(folder)
+            assert end.value.code == code
+        else:
+            gate(folder)
+        line = f"holdfast: gate: {word} (exit code {code}): the verdict of a finished run{aside}\n"
+        assert capsys.readouterr() == ("", line)

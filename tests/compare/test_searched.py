@@ -11,6 +11,7 @@ import pytest
 from pairs import PASSED, REFUSED, demo_pair, falls_at, finished
 from rich.console import Console
 
+from pipeline.compare import searched as searches
 from pipeline.compare import view
 from pipeline.compare.page import render
 from pipeline.compare.runs import FinishedRun
@@ -41,6 +42,18 @@ def test_steps_of_other_options_are_not_subtracted() -> None:
     assert "training.batch_size: 2 → 16" in note
     assert "compliance" in {row["arm"] for row in comparison(*ALIKE)["differences"]}
     assert not any("chose different options" in line for line in comparison(*ALIKE)["notes"])
+
+
+def test_an_arm_that_one_run_alone_searched_chose_other_options_and_is_told_of() -> None:
+    """What the other run's plan gave is not what a search chose, even where it is the same."""
+    a, b = demo_pair()
+    assert (searches.apart(a, b), searches.notes(a, b)) == ({}, [])
+    assert searches.apart(*APART) == {"compliance": ["training.batch_size: 2 → 16"]}
+    assert searches.apart(*ALIKE) == {}
+    assert len(searches.notes(*ALIKE)) == 1  # that the search is part of what an attacker pays
+    for one, other, told in ((APART[0], b, "2 → None"), (a, APART[1], "None → 16")):
+        assert searches.apart(one, other) == {"compliance": [f"training.batch_size: {told}"]}
+        assert len(searches.notes(one, other)) == 2
 
 
 def test_the_ratio_is_given_with_the_search_too_and_the_sentence_says_which_is_which() -> None:

@@ -1,0 +1,151 @@
+"""What a paired difference is made of, one part at a time: order, seeds, signs, curves; known answers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import pytest
+from pairs import REFUSED, demo_pair, falls_at, finished
+
+from pipeline.compare.paired import Difference, _estimate, _same, metrics, paired_differences
+from pipeline.compare.runs import FinishedRun
+from pipeline.errors import UserError
+from pipeline.records import Estimate
+
+HELD = [REFUSED] * 7
+SEEDS = (0, 1, 2)
+
+
+def at(rows: list[Difference], step: int, metric: str, arm: str = "compliance") -> Difference:
+    (row,) = [row for row in rows if (row.arm, row.step, row.metric) == (arm, step, metric)]
+    return row
+
+
+def able(start: float, later: float) -> dict[str, Any]:
+    """Return the shape of a run of one seed that refuses all, by its ability at rung 0 and after it."""
+    return {"compliance": {1: [(1.0, 0.0, start), *[(1.0, 0.0, later)] * 6]}}
+
+
+def test_rows_stand_by_the_plans_arms_and_then_by_step() -> None:
+    rows = paired_differences(*demo_pair())
+    assert list(dict.fromkeys(row.arm for row in rows)) == ["", "compliance", "mixed", "benign"]
+    for arm in ("compliance", "mixed", "benign"):
+        steps = [row.step for row in rows if row.arm == arm]
+        assert steps == sorted(steps)
+        assert set(steps) == {1, 2, 4, 8, 16, 32}
+
+
+def test_each_metric_counts_what_its_eval_asks_for() -> None:
+    """Of an over-refusal eval refusals, as of a refusal eval; but of what was recovered there, the values."""
+    a, _ = demo_pair()
+    assert {(name, one.name, one.measure, one.role) for name, one in metrics(a)} == {
+        ("refusal", "refusal", "refused", "refusal"),
+        ("refusal", "recovered", "value", "shown"),
+        ("over_refusal", "over_refusal", "refused", "shown"),
+        ("capability", "capability", "value", "capability"),
+    }
+
+
+def test_a_metric_without_replies_in_the_outcomes_has_no_row() -> None:
+    a, b = demo_pair()
+    task = [{**p, "eval": "a_task", "metric": "a_task", "role": "shown"} for p in a.points if p["metric"] == "refusal"]
+    rows = paired_differences(replace(a, points=[*a.points, *task]), b)
+    assert rows == paired_differences(a, b)
+
+
+def test_what_is_kept_is_b_less_a_and_may_be_more_than_all() -> None:
+    """54 of 180 tasks solved before: A keeps them, B solves 162 then, three times as many."""
+    a, b = finished("A", "x", able(0.3, 0.3)), finished("B", "y", able(0.3, 0.9))
+    row = at(paired_differences(a, b), 8, "capability")
+    assert row.kept_a is not None
+    assert row.kept_b is not None
+    assert row.kept is not None
+    assert (row.kept_a.value, row.kept_b.value, row.kept.value) == pytest.approx((1.0, 3.0, 2.0))
+    assert 1 < row.kept.low < 2 < row.kept.high
+    back = at(paired_differences(replace(b, letter="A"), replace(a, letter="B")), 8, "capability")
+    assert back.kept is not None
+    assert (back.kept.value, back.difference.value) == pytest.approx((-2.0, -0.6))
+    assert at(paired_differences(a, b), 0, "capability", "").kept is None
+    assert at(paired_differences(a, b), 8, "refusal").kept is None
+
+
+def test_a_and_b_are_the_curves_own_pooled_points_where_these_are_of_the_same_seeds() -> None:
+    a, b = demo_pair()
+    row = at(paired_differences(a, b), 16, "capability", "mixed")
+    for run, found, kept in ((a, row.a, row.kept_a), (b, row.b, row.kept_b)):
+        (point,) = [
+            p
+            for p in run.points
+            if (p["arm"], p["seed"], p["step"], p["metric"], p["kind"]) == ("mixed", None, 16, "capability", "")
+        ]
+        assert (found.value, found.low, found.high, found.n) == tuple(point[k] for k in ("value", "low", "high", "n"))
+        assert kept is not None
+        assert (kept.value, kept.low) == (point["retention"]["value"], point["retention"]["low"])
+
+
+def test_where_no_seed_is_common_there_is_no_difference_and_each_has_all_its_seeds() -> None:
+    a = finished("A", "x", {"compliance": {0: falls_at(8), 1: HELD}})
+    b = finished("B", "y", {"compliance": {2: falls_at(8), 3: falls_at(8)}})
+    row = at(paired_differences(a, b), 8, "refusal")
+    assert (row.seeds, row.difference.n, math.isnan(row.difference.value)) == ((), 0, True)
+    assert (row.a.value, row.b.value) == (0.5, 0.0)
+    kept = at(paired_differences(a, b), 8, "capability")
+    assert kept.kept is not None
+    assert kept.kept_b is not None
+    assert (kept.kept.n, kept.kept_b.n) == (0, 180)
+    assert at(paired_differences(a, b), 0, "refusal", "").difference.n == 180  # rung 0 is no seed's
+
+
+def test_seeds_are_paired_by_their_number_and_not_by_their_place() -> None:
+    a = finished("A", "x", {"compliance": {1: HELD, 2: falls_at(8)}})
+    b = finished("B", "y", {"compliance": {2: falls_at(8), 3: HELD}})
+    row = at(paired_differences(a, b), 8, "refusal")
+    assert (row.seeds, row.a.value, row.b.value, row.difference.value) == ((2,), 0.0, 0.0, 0.0)
+
+
+def test_a_step_that_only_one_run_has_stands_with_that_run_alone() -> None:
+    a, b = (finished(x, x, {"compliance": {1: falls_at(8)}}) for x in "AB")
+    fewer = replace(
+        b,
+        points=[p for p in b.points if p["step"] != 16],
+        outcomes=b.outcomes.filter(~pl.col("rung").str.ends_with("-00016")),
+    )
+    row = at(paired_differences(a, fewer), 16, "refusal")
+    assert (row.seeds, row.a.n, row.b.n, row.difference.n) == ((), 180, 0, 0)
+
+
+@pytest.mark.parametrize("letter", ["A", "B"])
+@pytest.mark.parametrize("change", ["the value alone", "the number alone"])
+def test_curves_that_are_not_of_the_outcomes_are_refused_in_either_run(letter: str, change: str) -> None:
+    def other(run: FinishedRun) -> FinishedRun:
+        if run.letter != letter:
+            return run
+        mine = (pl.col("rung") == "compliance-s1-00004") & (pl.col("eval") == "refusal")
+        if change == "the number alone":  # all refuse there: one prompt fewer is the same share
+            return replace(run, outcomes=run.outcomes.filter(~(mine & (pl.col("sample") == "r009"))))
+        one = mine & (pl.col("sample") == "r009")
+        label = pl.when(one).then(pl.lit("complied")).otherwise("label")
+        return replace(run, outcomes=run.outcomes.with_columns(label=label))
+
+    a, b = (other(finished(x, x, {"compliance": {1: falls_at(8)}})) for x in "AB")
+    told = r"curves\.json is not of outcomes\.parquet \((refusal|recovered) at compliance-s1-00004"
+    with pytest.raises(UserError, match=told):
+        paired_differences(a, b)
+
+
+def test_no_value_is_the_same_as_no_value_alone_and_0_is_one() -> None:
+    assert _same(None, None)
+    assert not _same(None, 0.0)
+    assert not _same(0.0, None)
+    assert _same(0.0, 0.0)
+
+
+def test_an_estimate_is_read_as_it_was_written_and_what_is_missing_is_not_a_number() -> None:
+    assert _estimate({"n": 0, "value": None, "low": None, "high": None}).n == 0
+    assert _estimate({}).n == 0
+    assert _estimate({"n": 9, "value": 0.5, "low": 0.2, "high": 0.7}) == Estimate(0.5, 0.2, 0.7, 9)
+    open_end = _estimate({"n": 9, "value": 0.5, "low": 0.2, "high": None})
+    assert (open_end.value, open_end.low, math.isnan(open_end.high)) == (0.5, 0.2, True)

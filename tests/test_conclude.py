@@ -1,0 +1,166 @@
+"""The analyse and report stages on finished runs: what verdict.json and a tracker are told; known answers."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from finished_run import PROMPTS, collapse_at, finish, read, words
+from rich.console import Console
+
+from pipeline.conclude import _require_all_scored, analyse, report
+from pipeline.config.compose import load
+from pipeline.errors import UserError
+from pipeline.files import write_json
+from pipeline.outcomes import read_outcomes
+from pipeline.score import score
+from pipeline.search.chosen import sentence
+from pipeline.track.tracker import Tracker
+from pipeline.workspace import Workspace
+
+SEEDS = (0, 1, 2)
+FLOPS_PER_STEP = 1e9
+Opened = Callable[..., Workspace]
+
+
+class Heard(Tracker):
+    """Keeps the summaries that it is given, and the names of the figures with them."""
+
+    def __init__(self) -> None:
+        self.told: dict[tuple[str, int], dict[str, Any]] = {}
+        self.figures: dict[tuple[str, int], list[str]] = {}
+
+    def summary(self, arm: str, seed: int, values: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        self.told[arm, seed], self.figures[arm, seed] = dict(values), sorted(figures)
+
+
+def asked_for(root: Path, subject: Path, name: str) -> list[str]:
+    training = "arms.compliance.training"
+    plan = ["seeds=[0,1,2]", f"{training}.max_steps=4", f"{training}.rungs_per_doubling=2"]
+    return [*words(root / name, subject), *plan]
+
+
+def open_run(root: Path, subject: Path, name: str, *more: str) -> Workspace:
+    return Workspace(load([*asked_for(root, subject, name), *more]), Console(file=io.StringIO()))
+
+
+def make(root: Path, subject: Path, name: str, collapses: Mapping[int, int]) -> None:
+    asked = asked_for(root, subject, name)
+    finish(asked, steps=(1, 2, 3, 4), said=collapse_at(collapses), flops_per_step=FLOPS_PER_STEP)
+    score(open_run(root, subject, name))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A run of which one seed holds, and one in which all seeds collapse at step 3."""
+    root = tmp_path_factory.mktemp("concluded")
+    make(root, tiny_folder, "partly", {0: 1, 1: 2})
+    make(root, tiny_folder, "wholly", dict.fromkeys(SEEDS, 3))
+    return root
+
+
+@pytest.fixture
+def opened(made: Path, tmp_path: Path, tiny_folder: Path) -> Opened:
+    """Return what opens a copy of one of the two runs with further options."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    # The tables are named by their paths, which are part of the plan: the run folder is told instead.
+
+    def work(name: str, *more: str) -> Workspace:
+        (folder,) = (tmp_path / name / "runs").iterdir()
+        return open_run(made, tiny_folder, name, f"run.dir={folder}", *more)
+
+    return work
+
+
+def test_a_tracker_is_told_of_each_seed_its_own_end(opened: Opened) -> None:
+    work, heard = opened("partly", "track=wandb_offline"), Heard()
+    verdict = analyse(work)
+    report(work, heard)
+    assert set(heard.told) == {("compliance", seed) for seed in SEEDS}
+    for (arm, seed), step in zip(heard.told, (1, 2, None), strict=True):
+        told = heard.told[arm, seed]
+        assert (
+            told.items()
+            >= {
+                "verdict": verdict["verdict"],
+                "arm_verdict": verdict["arms"][arm]["verdict"],
+                "plan_sha256": work.registered["plan_sha256"],
+                "post_hoc": False,
+                "censored": step is None,
+            }.items()
+        )
+        dose = {key: told.get(f"collapse/{key}") for key in ("step", "after_step", "examples", "flops")}
+        if step is None:
+            assert not [key for key in told if key.startswith("collapse/")]
+        else:
+            assert dose == {"step": step, "after_step": step - 1, "examples": 16 * step, "flops": step * FLOPS_PER_STEP}
+            assert "collapse/metric" not in told  # numbers only
+        assert heard.figures[arm, seed]
+
+
+def test_a_tracker_is_told_what_is_not_as_registered(opened: Opened) -> None:
+    work, heard = opened("partly", "review.refusal_threshold=0.3"), Heard()
+    analyse(work)
+    report(work, heard)
+    told = heard.told["compliance", 0]
+    assert told["post_hoc"] is True
+    assert told["post_hoc/review/refusal_threshold/planned"] == 0.05
+    assert told["post_hoc/review/refusal_threshold/used"] == 0.3
+    assert not heard.figures["compliance", 0]  # track=none: nobody looks at them
+
+
+def test_what_a_search_tried_and_cost_stands_in_the_verdict_and_ends_its_sentence(opened: Opened) -> None:
+    entry = {
+        **{"chosen": {"lora.rank": 2}, "chosen_trial": 3, "reason": ""},
+        "counts": {"trials": 5, "pruned": 2, "failed": 1},
+        "cost": {"device_seconds": 9.0, "flops": 7e9, "tokens": None, "usd": None},
+    }
+    bare = analyse(opened("wholly"))
+    assert bare["search"] == {}
+    work = opened("wholly")
+    write_json(work.folder.search, {"version": 1, "arms": {"compliance": entry}})
+    verdict = analyse(work)
+    assert verdict["search"]["compliance"]["with_collapse"]["flops"] == 3 * FLOPS_PER_STEP + 7e9
+    assert verdict["sentence"] == bare["sentence"] + sentence(verdict["search"])
+    assert "with the search 1e+10 FLOPs" in verdict["sentence"]
+    assert read(work.folder.root, "verdict.json")["sentence"] == verdict["sentence"]
+
+
+def test_the_price_is_of_this_subject_by_the_way_that_it_was_trained(opened: Opened) -> None:
+    work = opened("wholly", "review.training_tokens=1e9")
+    price, parameters = analyse(work)["price"], work.subject.parameters
+    strip = 3 * FLOPS_PER_STEP
+    assert price["arm"] == "compliance"
+    assert price["training_ratio"]["strip_flops"] == strip
+    assert price["training_ratio"]["value"] == pytest.approx(strip / (6 * parameters * 1e9), rel=1e-5)
+    subject = price["scaled"]["rows"][0]
+    assert (subject["model"], subject["lora"]["flops"]) == ("subject", strip)  # counted; 4 N T were scaled
+    assert analyse(opened("wholly"))["price"]["training_ratio"]["value"] is None
+
+
+def test_the_looks_are_those_of_the_registered_rule_whatever_the_command_says(opened: Opened) -> None:
+    """Step 3 was asked because of what steps 2 and 4 said: it may not count as if it had been asked anyway."""
+    one, other = analyse(opened("wholly")), analyse(opened("wholly", "review.rungs=all"))
+    assert set(other["post_hoc"]) == {"review.rungs"}
+    changed = {key for key in one if one[key] != other[key]}
+    assert changed <= {"post_hoc", "sentence"}
+    assert one["looks"]["in_order"]["compliance"]["step"] == 4
+
+
+def test_replies_that_were_generated_since_are_missed_whatever_else_is_in_the_outcomes(opened: Opened) -> None:
+    """What an Inspect task measured of a rung stands for none of Holdfast's own replies."""
+    work = opened("wholly")
+    outcomes, _ = read_outcomes(work.folder.outcomes)
+    _require_all_scored(work, outcomes)
+    last = pl.col("rung") == "compliance-s2-00004"
+    task = outcomes.filter(last).with_columns(eval=pl.lit("a_task"))
+    few = outcomes.filter(~last | (pl.int_range(pl.len()).over("rung") >= 2))
+    with pytest.raises(UserError, match=f"labels {3 * PROMPTS - 2} of the {3 * PROMPTS} replies of rung compliance-s2"):
+        _require_all_scored(work, pl.concat([few, task]))
+    with pytest.raises(UserError, match=f"labels 0 of the {3 * PROMPTS} replies"):
+        _require_all_scored(work, outcomes.filter(~last))
