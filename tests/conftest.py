@@ -24,7 +24,7 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 # organism (a minute, once in a machine's life); what waits for it comes last.
 FIRST = (
     *("cluster/test_slurm_real.py", "publish/", "torture/", "track/test_track.py", "report/test_report_browser.py"),
-    *("search/", "inspectai/", "real/"),
+    *("search/", "inspectai/", "real/", "sharded/"),
 )
 OPT_IN = {
     "slow": "takes minutes: opt in with --slow",

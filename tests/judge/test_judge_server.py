@@ -41,5 +41,5 @@ def test_a_judge_is_not_served_by_what_was_chosen_for_the_subject(tiny_folder: P
     assert {name: getattr(served, name) for name in MACHINES} == MACHINES
     assert given.extra_args == ["--quantization=fp8"], "the subject keeps its own"
     rest = {field.name for field in fields(ServeConfig)} - {*SUBJECTS, *MACHINES}
-    # Of adapters, which a judge has none of, and of requests, which `judge.llm` has its own of.
-    assert rest == {"max_loras", "cpu_lora_by_adapter", "request_timeout_s", "batch_size", "in_flight"}
+    # Of adapters, which a judge has none of, of requests, which `judge.llm` has its own of, and of what is trained.
+    assert rest == {"max_loras", "cpu_lora_by_adapter", "request_timeout_s", "batch_size", "in_flight", "rehearse"}

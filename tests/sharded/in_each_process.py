@@ -4,7 +4,6 @@ import os
 import signal
 from typing import Any
 
-from pipeline.errors import InstrumentError
 from pipeline.search.dev import greedy
 from pipeline.sharded.member import this
 
@@ -49,10 +48,6 @@ def meet_an_error_of_the_system(model: Any) -> None:
     if rank() == 0:
         raise OSError(28, "No space left on device", "trainer_state.json")
     wait_for_all(model)
-
-
-def lack_layers(model: Any) -> None:
-    raise InstrumentError("no list of layers")
 
 
 def all_pids(model: Any) -> list[int]:

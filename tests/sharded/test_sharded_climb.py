@@ -20,7 +20,6 @@ from tiny import TinySubject
 from pipeline.arms.base import Climb, Example, Pause, Task, ladder
 from pipeline.arms.lora import climb
 from pipeline.budget import Allowance, Caps, Ledger
-from pipeline.errors import InstrumentError
 from pipeline.files import file_sha256
 from pipeline.generate.proof import Canaries, difference
 from pipeline.records import ADAPTER_FILE, Dose, Rung
@@ -234,23 +233,6 @@ def test_the_adapter_of_zeros_is_saved_once_and_changes_nothing(
     assert not any(weight.any() for weight in load_file(tmp_path / ADAPTER_FILE).values())
 
 
-def test_memory_that_ends_in_one_process_is_told_as_such_and_all_start_anew(ranks: Ranks) -> None:
-    before = ranks.run(each.pids)
-    with pytest.raises(MemoryError, match="out of memory"):
-        ranks.run(each.end_memory_in, 1)
-    assert not psutil.pid_exists(before)
-    assert ranks.run(each.pids) != before
-    with pytest.raises(RuntimeError, match=r"training process 1 is killed \(signal 9\)"):  # as a kernel ends it
-        ranks.run(each.die_in, 1)
-
-
-def test_a_fault_is_told_as_what_it_is(ranks: Ranks) -> None:
-    with pytest.raises(RuntimeError, match=r"process 0 failed: OSError: .*No space left on device"):
-        ranks.run(each.meet_an_error_of_the_system)
-    with pytest.raises(InstrumentError, match="no list of layers"):
-        ranks.run(each.lack_layers)
-
-
 def test_a_job_that_is_told_to_end_or_to_make_room_is_saved_by_processes_that_go_on(ranks: Ranks) -> None:
     """Slurm tells every process of a job, and the command saves first."""
     pids = ranks.run(each.all_pids)
@@ -269,6 +251,21 @@ def test_replies_that_differ_in_length_among_the_processes_do_not_leave_one_wait
     assert len(reply) > 2
     sooner = ranks.run(each.greedy_that_ends_sooner_in_the_first, prompt, [end, reply[1]])
     assert sooner == [reply[: reply.index(reply[1])]]
+
+
+def test_memory_that_ends_in_one_process_is_told_as_such_and_all_start_anew(ranks: Ranks) -> None:
+    before = ranks.run(each.pids)
+    with pytest.raises(MemoryError, match="out of memory"):
+        ranks.run(each.end_memory_in, 1)
+    assert not psutil.pid_exists(before)
+    assert ranks.run(each.pids) != before
+    with pytest.raises(RuntimeError, match=r"training process 1 is killed \(signal 9\)"):  # as a kernel ends it
+        ranks.run(each.die_in, 1)
+
+
+def test_an_error_of_the_system_is_told_and_not_taken_for_the_commands_end(ranks: Ranks) -> None:
+    with pytest.raises(RuntimeError, match=r"process 0 failed: OSError: .*No space left on device"):
+        ranks.run(each.meet_an_error_of_the_system)
 
 
 def test_the_processes_end_with_the_command_however_it_ends(tmp_path: Path, tiny_folder: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import InstrumentError
-from pipeline.sharded.weights import _same_types
+from pipeline.sharded.weights import _same_types, layers_of
 
 
 class Router(torch.nn.Module):
@@ -36,3 +36,15 @@ def test_another_shape_than_the_first_processs_is_an_instruments_fault(monkeypat
     first_has(monkeypatch, weight=((2, 3), torch.bfloat16), bias=((3,), torch.float32))
     with pytest.raises(InstrumentError, match="the weight bias is not alike"):
         _same_types(Router())
+
+
+def test_a_model_is_cut_at_the_layers_of_its_text_and_one_without_any_is_told() -> None:
+    layer = torch.nn.Linear(1, 1)
+    text, seeing = torch.nn.Module(), torch.nn.Module()
+    text.layers = torch.nn.ModuleList([layer] * 2)
+    seeing.layers = torch.nn.ModuleList([layer] * 3)
+    model = torch.nn.Module()
+    model.language_model, model.vision_tower = text, seeing
+    assert layers_of(model) is text.layers
+    with pytest.raises(InstrumentError, match="no list of layers by a known name"):
+        layers_of(Router())
