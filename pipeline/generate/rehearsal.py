@@ -19,9 +19,9 @@ from pipeline.contain.weights import destroy
 from pipeline.errors import InstrumentError
 from pipeline.files import digest
 from pipeline.generate.proof import WIDEST, difference
+from pipeline.generate.stage import server_of
 from pipeline.plan.make import tasks
-from pipeline.schema import LoraConfig
-from pipeline.serve.server import BASE_NAME, Server, served_logprobs
+from pipeline.serve.server import BASE_NAME, served_logprobs
 from pipeline.subject.empty import without_weights
 from pipeline.train.before import check_base
 from pipeline.workspace import Workspace
@@ -80,11 +80,11 @@ def _zeros(work: Workspace, folder: Path) -> Iterator[tuple[str, Path]]:
     for number, lora in enumerate(kinds[key] for key in sorted(kinds)):
         model = without_weights(work.subject)
         place = folder / str(number)
-        _save_zeros(adapter_on(model, lora), lora, place)
+        _save_zeros(adapter_on(model, lora), place)
         yield f"{REHEARSE}-{number}", place
 
 
-def _save_zeros(adapted: Any, lora: LoraConfig, place: Path) -> None:
+def _save_zeros(adapted: Any, place: Path) -> None:
     import torch
 
     zeros = {
@@ -101,21 +101,17 @@ def _serve(work: Workspace, kinds: Mapping[str, Path], attempt: Attempt) -> floa
     rungs = sum(len(task.rungs) for task in tasks(work.config))
     for number, place in zip(range(len(kinds), rungs), cycle(kinds.values()), strict=False):
         adapters[f"{REHEARSE}-{number}"] = place  # as much host memory, and as many slots on the device
-    config = work.config
-    ranks = [arm.lora.rank for arm in config.arms.values()]
-    log = work.folder.logs / "rehearsal.log"
-    template = config.subject.chat_template
-    with Server(work.subject, adapters, ranks, config.serve, log, template, attempt.beat_waiting) as server:
+    tolerance = work.config.review.logit_tolerance
+    with server_of(work, adapters, work.config.arms, "rehearsal.log", attempt) as server:
         attempt.detail = ""
         prompts = work.canaries.prompts[:ASKED]
         with server.client() as client:
             base = served_logprobs(client, BASE_NAME, prompts)
             for name in kinds:
                 off = difference(base, served_logprobs(client, name, prompts))
-                if not off <= WIDEST * config.review.logit_tolerance:
+                if not off <= WIDEST * tolerance:
                     raise InstrumentError(
                         "under an adapter of zeros the served subject answers otherwise than without (a "
-                        f"log-probability is off by {off:.3g}, review.logit_tolerance="
-                        f"{config.review.logit_tolerance:g})"
+                        f"log-probability is off by {off:.3g}, review.logit_tolerance={tolerance:g})"
                     )
         return attempt.device_seconds()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from pipeline.budget import JOB, JUDGE, REHEARSE, STARTING, Allowance, Attempt, Caps, Spent, caps
@@ -23,6 +24,7 @@ from pipeline.plan.make import training_caps
 from pipeline.progress import bar_for, left
 from pipeline.records import BASE_RUNG, Reply, Rung
 from pipeline.rungs import UNLOADED, ZERO_RUNG
+from pipeline.schema import ArmConfig
 from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve.server import Server
 from pipeline.store import task_folder
@@ -215,7 +217,14 @@ def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:
     folder = work.folder
     adapters = {rung.id: folder.root / rung.path for rung in rungs if rung.artifact == "adapter"}
     adapters[UNLOADED] = adapters[ZERO_RUNG]
-    ranks = [arm.lora.rank for arm in with_chosen(work.config, folder).arms.values()]
+    return server_of(work, adapters, with_chosen(work.config, folder).arms, "server.log", attempt)
+
+
+def server_of(
+    work: Workspace, adapters: Mapping[str, Path], arms: Mapping[str, ArmConfig], log: str, attempt: Attempt
+) -> Server:
+    """Return a server of the subject with adapters of the arms' ranks; `attempt` beats while its start is awaited."""
+    ranks = [arm.lora.rank for arm in arms.values()]
     template = work.config.subject.chat_template
-    log = folder.logs / "server.log"
-    return Server(work.subject, adapters, ranks, work.config.serve, log, template, attempt.beat_waiting)
+    place = work.folder.logs / log
+    return Server(work.subject, adapters, ranks, work.config.serve, place, template, attempt.beat_waiting)

@@ -13,6 +13,7 @@ from pipeline.generate.proof import Canaries
 from pipeline.records import Dose, Rung
 from pipeline.schema import BudgetConfig
 from pipeline.sharded.member import Member, this
+from pipeline.sharded.messages import Used
 
 Way = Callable[[Climb, int], Ending]  # trains with so many examples at once; of a module, known by its name
 
@@ -40,30 +41,15 @@ class _Ledger:
     config: BudgetConfig
 
 
-class _Attempt:
+class _Attempt(Used):
     """The command's open attempt, as far as a ladder needs it: what it adds is told to the command."""
 
     def __init__(self, member: Member, ticket: Ticket) -> None:
+        super().__init__()
         self.ledger = _Ledger(ticket.budget)
         self.devices = ticket.devices
         self._member = member
-        member.flops, member.tokens = 0.0, 0
-
-    @property
-    def flops(self) -> float:
-        return self._member.flops
-
-    @flops.setter
-    def flops(self, value: float) -> None:
-        self._member.flops = value
-
-    @property
-    def tokens(self) -> int:
-        return self._member.tokens
-
-    @tokens.setter
-    def tokens(self, value: int) -> None:
-        self._member.tokens = value
+        member.used = self
 
     def beat(self, *, force: bool = False) -> None:
         self._member.tell(force=force)
@@ -85,7 +71,7 @@ def climb_here(model: Any, way: Way, ticket: Ticket, at_once: int) -> Ending:
     member = this()
     assert member is not None
 
-    def emit(rung: Rung | None, answers: Mapping[str, Any]) -> None:
+    def emit(rung: Rung, answers: Mapping[str, Any]) -> None:
         member.ask("emit", rung, answers)
 
     def on_step(dose: Dose, values: Mapping[str, float]) -> None:

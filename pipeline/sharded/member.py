@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.arms.memory import out_of_memory
 from pipeline.errors import InstrumentError, UserError
-from pipeline.sharded.messages import Answer, Ask, Call, Done, Failed, Start, Told
+from pipeline.sharded.messages import Answer, Ask, Call, Done, Failed, Start, Told, Used
 
 CODE_LEFT = 143  # of a process whose command has gone
 
@@ -34,8 +34,7 @@ class Member:
         self.line = line
         self.start: Start = line.recv()
         self.model: Any = None
-        self.flops = 0.0
-        self.tokens = 0
+        self.used = Used()  # by what is being done
 
     @property
     def leads(self) -> bool:
@@ -48,7 +47,7 @@ class Member:
         Raises:
             BrokenOffError: the answer is to end what is being done.
         """
-        self._send(Ask(question, payload if self.leads else (), self.flops, self.tokens))
+        self._send(Ask(question, payload if self.leads else (), self.used.flops, self.used.tokens))
         while True:
             message = self._received()
             if isinstance(message, Answer):
@@ -60,7 +59,7 @@ class Member:
     def tell(self, *, force: bool) -> None:
         """Let the command know that work goes on, and what it has used so far."""
         if self.leads:
-            self._send(Told(force, self.flops, self.tokens))
+            self._send(Told(force, self.used.flops, self.used.tokens))
 
     def serve(self) -> None:
         """Say that all is loaded; then do what the command says until it has gone or ends this process."""

@@ -12,6 +12,14 @@ LOADED: Final = "loaded"  # asked once the first process has read the subject
 Kind = Literal["user", "instrument", "memory", "other"]
 
 
+@dataclass
+class Used:
+    """What a call has used so far."""
+
+    flops: float = 0.0
+    tokens: int = 0
+
+
 @dataclass(frozen=True)
 class Start:
     """To a process, first: who it is, and what it is to hold."""

@@ -219,20 +219,29 @@ def test_a_full_disk_is_told_as_such_wherever_it_is_met(scripted: Any, capsys: p
     assert "holdfast: no space left on the disk" in capsys.readouterr().err
 
 
-def test_a_process_that_ends_before_it_hears_who_it_is_has_its_log_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    two = Ranks(cast(Any, None), "cpu", 2, None, tmp_path)
+def started(monkeypatch: pytest.MonkeyPatch, logs: Path, begin: Callable[[Ranks, Connection, int], None]) -> Ranks:
+    """Return ranks of two processes, which begin as they are told instead of starting."""
+    two = Ranks(cast(Any, None), "cpu", 2, None, logs)
 
     def launch(rank: int, place: Path) -> None:
         ours, its = Pipe()
         two._lines.append(ours)
         two._processes.append(cast(Any, Process()))
-        two._log(rank).write_text("No module named torch")
-        its.close()
+        begin(two, its, rank)
 
     monkeypatch.setattr(module, "GRACE_S", 0.1)
     monkeypatch.setattr(two, "_launch", launch)
+    return two
+
+
+def test_a_process_that_ends_before_it_hears_who_it_is_has_its_log_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def end(two: Ranks, its: Connection, rank: int) -> None:
+        two._log(rank).write_text("No module named torch")
+        its.close()
+
+    two = started(monkeypatch, tmp_path, end)
     with pytest.raises(
         RuntimeError, match=r"training process \d is gone .exit code 7.; its log ends:\n +No module named"
     ):
@@ -242,18 +251,12 @@ def test_a_process_that_ends_before_it_hears_who_it_is_has_its_log_told(
 def test_a_subject_that_the_devices_do_not_hold_is_not_tried_with_fewer_examples(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    two = Ranks(cast(Any, None), "cpu", 2, None, tmp_path)
-
-    def launch(rank: int, place: Path) -> None:
-        ours, its = Pipe()
-        two._lines.append(ours)
-        two._processes.append(cast(Any, Process()))
+    def fail(_: Ranks, its: Connection, rank: int) -> None:
         its.send(Failed("memory", "CUDA out of memory") if rank == 0 else Ask(LOADED, (), 0.0, 0))
         waiting.append(its)
 
     waiting: list[Connection] = []
-    monkeypatch.setattr(module, "GRACE_S", 0.1)
-    monkeypatch.setattr(two, "_launch", launch)
+    two = started(monkeypatch, tmp_path, fail)
     with pytest.raises(UserError, match="2 processes do not hold the subject together: CUDA out of memory") as told:
         two.run(print)
     assert not out_of_memory(told.value)
