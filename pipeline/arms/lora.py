@@ -10,7 +10,8 @@ from typing import Any
 
 from pipeline.arms.base import Climb, Ending, Example, Task
 from pipeline.arms.ladder import LadderCallback
-from pipeline.arms.memory import within_memory
+from pipeline.arms.longest import LongestFirst, ends_by_error
+from pipeline.arms.memory import Fit, within_memory
 from pipeline.arms.targets import as_named, left_out, require_served
 from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
@@ -33,13 +34,13 @@ def climb(work: Climb) -> Ending:
     return already_ended(work.task, work.done) or within_memory(work, _climb)
 
 
-def _climb(work: Climb, at_once: int) -> Ending:
+def _climb(work: Climb, fit: Fit) -> Ending:
     _drop(work)  # of a try before, where memory ended
-    return work.model.climb(climb_once, work, at_once) if isinstance(work.model, Ranks) else climb_once(work, at_once)
+    return work.model.climb(climb_once, work, fit) if isinstance(work.model, Ranks) else climb_once(work, fit)
 
 
-def climb_once(work: Climb, at_once: int) -> Ending:
-    """Train from the last of `work.done` with `at_once` examples in memory; a step has as many as the plan says."""
+def climb_once(work: Climb, fit: Fit) -> Ending:
+    """Train from the last of `work.done` with so much in memory at once; a step has the plan's examples."""
     from transformers import set_seed
 
     set_seed(work.task.seed)
@@ -47,8 +48,10 @@ def climb_once(work: Climb, at_once: int) -> Ending:
         adapted = adapter_on(work.model, work.task.config.lora)
         try:
             callback = LadderCallback(work, adapted)
-            trainer = _trainer(work, adapted, callback, at_once)
+            trainer = _trainer(work, adapted, callback, fit)
             callback.rows = len(trainer.train_dataset)
+            if ends_by_error(work.device):
+                trainer.add_callback(LongestFirst(trainer, work, callback))
             if work.task.processes > 1:
                 share.join_in(trainer, work.task.processes)
             if callback.first_step_fits():
@@ -141,7 +144,7 @@ def drop_unrecorded(folder: Path, done: Any) -> None:
             destroy(checkpoint)
 
 
-def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) -> Any:
+def _trainer(work: Climb, adapted: Any, callback: LadderCallback, fit: Fit) -> Any:
     from peft.utils.constants import EMBEDDING_LAYER_NAMES
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTTrainer
@@ -149,7 +152,7 @@ def _trainer(work: Climb, adapted: Any, callback: LadderCallback, at_once: int) 
     training = work.task.config.training
     trainer = SFTTrainer(
         model=adapted,
-        args=_arguments(work, training, at_once),
+        args=_arguments(work, training, fit),
         train_dataset=_dataset(work.examples, training),
         processing_class=work.subject.tokenizer,
         callbacks=[callback],
@@ -189,7 +192,7 @@ def _nothing(*_: Any, **__: Any) -> int:
     return 0
 
 
-def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
+def _arguments(work: Climb, training: TrainingConfig, fit: Fit) -> Any:
     from transformers.utils import is_liger_kernel_available
     from trl import SFTConfig
 
@@ -203,8 +206,8 @@ def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
         seed=work.task.seed,
         data_seed=work.task.seed,
         max_steps=training.max_steps,
-        per_device_train_batch_size=at_once // work.task.processes,
-        gradient_accumulation_steps=training.batch_size // at_once,
+        per_device_train_batch_size=fit.examples // work.task.processes,
+        gradient_accumulation_steps=training.batch_size // fit.examples,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup_steps,
@@ -214,7 +217,7 @@ def _arguments(work: Climb, training: TrainingConfig, at_once: int) -> Any:
         max_length=training.max_length,
         packing=training.packing,
         completion_only_loss=None if training.packing else training.completion_only,
-        **{_checkpointing(SFTConfig): training.gradient_checkpointing},
+        **{_checkpointing(SFTConfig): fit.checkpointing},
         use_liger_kernel=training.liger,
         bf16=training.precision == "bfloat16",
         fp16=training.precision == "float16",

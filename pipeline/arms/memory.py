@@ -1,5 +1,9 @@
 """Fits a climb into the device's memory: fewer examples at once, more accumulation, the same training step.
 
+Where `gradient_checkpointing` is null, a layer's activations are kept for the way back as long as one example fits so,
+and only then computed twice (arXiv:1604.06174), with as many examples as fit then: it is the same arithmetic, and a
+third more of it. Several training processes begin with the second, since each failed try loads the subject anew there.
+
 How many examples fit at once depends on the device, the model and the longest examples, and what does not fit may show
 itself late. The plan's step of `batch_size` examples must not change with it: that would be another attack. So the
 examples that pass at once go down to the next divisor of `batch_size`, and accumulation makes up for it: the same
@@ -12,19 +16,28 @@ the accumulation as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipeline.arms.base import Climb, Ending
 from pipeline.errors import UserError
 from pipeline.journal import TASKS, Journal
 from pipeline.records import Rung
+from pipeline.schema import TrainingConfig
 
-FILE = "memory.jsonl"  # in the run's or the task's folder: one row for each time that the examples at once went down
+FILE = "memory.jsonl"  # in the run's or the task's folder: one row for each time that less was kept at once
 # What says in a text of torch, Triton, cuBLAS, cuDNN or the CPU's allocator that memory ended.
 _TEXTS: Final = ("out of memory", "alloc_failed", "allocation_failed", "can't allocate")
 # What of an arm decides how many examples fit; a search changes some of it from trial to trial.
 _ROOM: Final = ("max_length", "packing", "gradient_checkpointing", "liger", "optimizer", "precision")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a device's memory holds of a step: so many examples, their activations whole or only between layers."""
+
+    examples: int
+    checkpointing: bool
 
 
 class NoRoomError(UserError, MemoryError):
@@ -46,8 +59,8 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
-def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Ending:
-    """Return what `attempt(work, examples at once)` returns, tried with fewer examples where memory ends.
+def within_memory(work: Climb, attempt: Callable[[Climb, Fit], Ending]) -> Ending:
+    """Return what `attempt(work, fit)` returns, tried with less in memory where it ends.
 
     Each try goes on after the last rung that stands, as it would after a kill; the steps that were lost were paid for.
 
@@ -57,14 +70,7 @@ def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Endin
     from accelerate.utils.memory import clear_device_cache
 
     done = list(work.done)
-    training = work.task.config.training
-    room = _room(work)
-    fitting = min((row["examples_at_once"] for row in _rows(work, room)), default=training.batch_size)
-    sizes = [
-        size
-        for size in at_once(training.batch_size, training.gradient_accumulation, work.task.processes)
-        if size <= fitting
-    ]
+    left = _left(work)
 
     def emit(rung: Rung, answers: Mapping[str, Any]) -> None:
         try:
@@ -75,22 +81,63 @@ def within_memory(work: Climb, attempt: Callable[[Climb, int], Ending]) -> Endin
             raise
         done.append(rung)
 
-    for size, smaller in zip(sizes, [*sizes[1:], None], strict=True):
+    for fit, smaller in zip(left, [*left[1:], None], strict=True):
         clear_device_cache(garbage_collection=True)  # by now the error, which held a failed try's tensors, is gone
         try:
-            return attempt(replace(work, done=tuple(done), emit=emit), size)
+            return attempt(replace(work, done=tuple(done), emit=emit), fit)
         except _ElsewhereError as error:
             raise error.error from None
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
         if smaller is not None:
-            found = {"after_step": done[-1].step if done else 0, "examples_at_once": smaller}
-            _journal(work).append([{"arm": work.task.arm, "seed": work.task.seed, **found, "room": room}])
-    arm = f"arms.{work.task.arm}"
-    raise NoRoomError(
-        f"{arm}: one example of up to {training.max_length} tokens does not fit into the device's memory",
-        f"set {arm}.training.gradient_checkpointing=true, lower its max_length, or take another device",
+            _note(work, done[-1].step if done else 0, smaller)
+    raise _no_room(work)
+
+
+def _left(work: Climb) -> list[Fit]:
+    """Return what is to be tried, in order; what climbs with the same needs found not to fit is not tried again."""
+    training = work.task.config.training
+    tried = fits(training, work.task.processes)
+    least = max((_need(_found(row, training)) for row in _rows(work, _room(work))), default=_need(tried[0]))
+    return [fit for fit in tried if _need(fit) >= least] or tried[-1:]  # other processes shared it otherwise
+
+
+def _found(row: Mapping[str, Any], training: TrainingConfig) -> Fit:
+    """Read a row; one of before 2026-11-23 does not say of checkpointing, which was as asked."""
+    return Fit(row["examples_at_once"], row.get("checkpointing", bool(training.gradient_checkpointing)))
+
+
+def _need(fit: Fit) -> tuple[bool, int]:
+    """Return what orders them, the most memory first."""
+    return fit.checkpointing, -fit.examples
+
+
+def fits(training: TrainingConfig, processes: int = 1) -> list[Fit]:
+    """Return the ways to pass a step's examples, those that need the most memory and the least time first.
+
+    >>> fits(TrainingConfig(batch_size=4, gradient_accumulation=2, gradient_checkpointing=None))
+    [Fit(examples=2, checkpointing=False), Fit(examples=1, checkpointing=False), \
+     Fit(examples=2, checkpointing=True), Fit(examples=1, checkpointing=True)]
+    """
+    asked = training.gradient_checkpointing
+    checkpointing = [asked] if asked is not None else [True] if processes > 1 else [False, True]
+    sizes = list(at_once(training.batch_size, training.gradient_accumulation, processes))
+    return [Fit(size, twice) for twice in checkpointing for size in sizes]
+
+
+def _note(work: Climb, after: int, fit: Fit) -> None:
+    found = {"after_step": after, "examples_at_once": fit.examples, "checkpointing": fit.checkpointing}
+    _journal(work).append([{"arm": work.task.arm, "seed": work.task.seed, **found, "room": _room(work)}])
+
+
+def _no_room(work: Climb) -> NoRoomError:
+    key, training = f"arms.{work.task.arm}.training", work.task.config.training
+    checkpoint = f"set {key}.gradient_checkpointing=true, " if training.gradient_checkpointing is False else ""
+    return NoRoomError(
+        f"arms.{work.task.arm}: one example of up to {training.max_length} tokens does not fit into the device's "
+        "memory",
+        f"{checkpoint}lower {key}.max_length, or take another device",
     )
 
 

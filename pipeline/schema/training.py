@@ -35,6 +35,6 @@ class TrainingConfig:
     max_length: int = 256  # tokens; longer examples are cut
     packing: bool = False
     completion_only: bool = True  # loss on the reply only
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = False  # None: only where memory ends without: see pipeline/arms/memory.py
     liger: bool = False  # Liger's fused kernels (package liger-kernel)
     precision: str = "float32"  # float32, bfloat16 or float16 arithmetic (autocast)

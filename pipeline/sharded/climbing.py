@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.arms.base import Climb, Ending, Example, Pause, Task
+from pipeline.arms.memory import Fit
 from pipeline.budget import Allowance
 from pipeline.generate.proof import Canaries
 from pipeline.records import Dose, Rung
@@ -15,7 +16,7 @@ from pipeline.schema import BudgetConfig
 from pipeline.sharded.member import Member, this
 from pipeline.sharded.messages import Used
 
-Way = Callable[[Climb, int], Ending]  # trains with so many examples at once; of a module, known by its name
+Way = Callable[[Climb, Fit], Ending]  # trains with so much in memory at once; of a module, known by its name
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class _Allowance:
         return bool(self._member.ask("fits", device_seconds, flops))
 
 
-def climb_here(model: Any, way: Way, ticket: Ticket, at_once: int) -> Ending:
+def climb_here(model: Any, way: Way, ticket: Ticket, fit: Fit) -> Ending:
     """Climb by an arm's way with this process's share of the model."""
     member = this()
     assert member is not None
@@ -95,4 +96,4 @@ def climb_here(model: Any, way: Way, ticket: Ticket, at_once: int) -> Ending:
         pause=pause if ticket.pauses else None,
         leads=member.leads,
     )
-    return way(work, at_once)
+    return way(work, fit)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from pipeline import guard, interpreter
 from pipeline.arms.base import Climb, Ending
+from pipeline.arms.memory import Fit
 from pipeline.errors import InstrumentError, UserError
 from pipeline.sharded import process
 from pipeline.sharded.climbing import Ticket, Way, climb_here
@@ -88,8 +89,8 @@ class Ranks:
             raise stopped  # the processes are well
         return result
 
-    def climb(self, way: Way, work: Climb, at_once: int) -> Ending:
-        """Let the processes climb by `way`, `at_once` examples in the memory of all of them together."""
+    def climb(self, way: Way, work: Climb, fit: Fit) -> Ending:
+        """Let the processes climb by `way`, `fit.examples` in the memory of all of them together."""
         attempt = work.allowance.attempt
         flops, tokens = 0.0, 0  # of this climb, as heard so far
 
@@ -123,7 +124,7 @@ class Ranks:
         )
         before, self._heard = self._heard, heard
         try:
-            ending: Ending = self.run(climb_here, way, ticket, at_once, answers=answers)
+            ending: Ending = self.run(climb_here, way, ticket, fit, answers=answers)
         finally:
             self._heard = before
         return ending

@@ -18,6 +18,7 @@ from spoken import REVIEW, told
 from tiny import TinySubject
 
 from pipeline.arms.lora import _arguments, _on_one_device
+from pipeline.arms.memory import Fit
 from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.schema import ServeConfig
@@ -159,11 +160,12 @@ def test_what_the_template_says_of_training_reaches_trl(tiny_subject: TinySubjec
     training = made.arms["compliance"].training
     task = SimpleNamespace(arm="compliance", seed=0, processes=1)
     arguments = _arguments(
-        SimpleNamespace(task=task, folder=tmp_path, device="cpu"), replace(training, precision="float32"), 2
+        SimpleNamespace(task=task, folder=tmp_path, device="cpu"), replace(training, precision="float32"), Fit(2, True)
     )
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 8)
     assert arguments.packing
     assert arguments.gradient_checkpointing
+    assert training.gradient_checkpointing is None, "where memory asks for it"
     arguments._n_gpu = 2  # as transformers sets it where two devices are visible
     assert _on_one_device(arguments).n_gpu == 1
     assert training.precision == "bfloat16"

@@ -18,12 +18,23 @@ from safetensors.torch import load_file
 from test_lora import Run
 from tiny import TinySubject
 
-from pipeline.arms.memory import FILE, NoRoomError, _device_gib, at_once, out_of_memory
+from pipeline.arms.memory import (
+    FILE,
+    Fit,
+    NoRoomError,
+    _device_gib,
+    _left,
+    _need,
+    _room,
+    at_once,
+    fits,
+    out_of_memory,
+)
 from pipeline.budget import Ledger
 from pipeline.errors import UserError
 from pipeline.journal import TASKS, Journal
 from pipeline.records import ADAPTER_FILE
-from pipeline.schema import BudgetConfig
+from pipeline.schema import BudgetConfig, TrainingConfig
 from pipeline.train.stage import prepare_process, release
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.19 GiB"
@@ -133,6 +144,94 @@ def test_an_end_of_memory_in_tritons_words_shrinks_what_passes_at_once(
     assert [row["examples_at_once"] for row in Journal(tmp_path / FILE).rows()] == [2]
 
 
+@pytest.fixture
+def keeps(tiny_model: Any) -> Iterator[Callable[[int], None]]:
+    """Let the model fail where more than `rows` examples' layers are kept whole for the way back."""
+    handles = []
+
+    def limit(rows: int) -> None:
+        def forward(module: Any, args: Any, kwargs: Any) -> None:
+            whole = not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+            if torch.is_grad_enabled() and whole and kwargs["input_ids"].shape[0] > rows:
+                raise torch.OutOfMemoryError(FULL)
+
+        handles.append(tiny_model.register_forward_pre_hook(forward, with_kwargs=True))
+
+    yield limit
+    for handle in handles:
+        handle.remove()
+
+
+def test_layers_are_computed_twice_only_where_not_one_example_fits_without(
+    tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any, keeps: Callable[[int], None]
+) -> None:
+    training = replace(test_lora.TRAINING, max_steps=2, gradient_checkpointing=None)
+    straight = Run(tmp_path / "straight", tiny_subject, tiny_model, training)
+    straight.climb()
+    assert not (straight.root / FILE).exists()
+    keeps(1)
+    fewer = Run(tmp_path / "fewer", tiny_subject, tiny_model, training)
+    fewer.climb()
+    assert found(fewer.root) == [(2, False), (1, False)]
+    keeps(0)
+    twice = Run(tmp_path / "twice", tiny_subject, tiny_model, training)
+    assert twice.climb() == "max_steps"
+    assert found(twice.root) == [(2, False), (1, False), (4, True)]
+    assert twice.shas() == straight.shas(), "the same arithmetic, dropout's numbers too"
+    passed, handle = rows_passed(tiny_model)
+    try:
+        twice.seed, twice.rungs = 4, []
+        twice.climb()
+    finally:
+        handle.remove()
+    assert passed == [4, 4], "another seed begins there"
+    assert len(found(twice.root)) == 3
+
+
+def found(root: Path) -> list[tuple[int, bool]]:
+    return [(row["examples_at_once"], row["checkpointing"]) for row in Journal(root / FILE).rows()]
+
+
+def test_a_row_of_an_older_version_says_what_fits_as_it_was_asked(
+    tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any, holds: Callable[..., None]
+) -> None:
+    holds(rows=2)
+    training = replace(test_lora.TRAINING, max_steps=1, gradient_checkpointing=True)
+    Run(tmp_path, tiny_subject, tiny_model, training).climb()
+    (row,) = Journal(tmp_path / FILE).rows()
+    (tmp_path / FILE).write_text(json.dumps({name: row[name] for name in row if name != "checkpointing"}) + "\n")
+    passed, handle = rows_passed(tiny_model)
+    try:
+        Run(tmp_path, tiny_subject, tiny_model, training, seed=4).climb()
+    finally:
+        handle.remove()
+    assert passed == [2, 2]
+
+
+@given(st.integers(1, 24), st.sampled_from([None, False, True]), st.integers(1, 4))
+def test_the_ways_to_fit_are_in_order_of_what_they_need(batch: int, checkpointing: bool | None, processes: int) -> None:
+    training = TrainingConfig(batch_size=batch * processes, gradient_checkpointing=checkpointing)
+    tried = fits(training, processes)
+    assert [_need(fit) for fit in tried] == sorted(_need(fit) for fit in tried)
+    assert tried[0].examples == batch * processes
+    assert tried[-1].examples == processes
+    both = checkpointing is None and processes == 1
+    assert {fit.checkpointing for fit in tried} == ({True, False} if both else {checkpointing is not False})
+
+
+def test_what_other_processes_shared_otherwise_is_still_tried(tmp_path: Path, tiny_subject: TinySubject) -> None:
+    work: Any = SimpleNamespace(
+        task=SimpleNamespace(
+            arm="a", seed=0, processes=4, config=SimpleNamespace(training=TrainingConfig(), lora=test_lora.LORA)
+        ),
+        run_root=tmp_path,
+        device="cpu",
+    )
+    two_shared = {"arm": "a", "seed": 0, "examples_at_once": 2, "checkpointing": False, "room": _room(work)}
+    Journal(tmp_path / FILE, made_again=True).append([two_shared])
+    assert _left(work) == [Fit(4, False)]
+
+
 def rows_passed(model: Any) -> tuple[list[int], Any]:
     """Note the rows of each training pass from now on; return them and the hook's handle."""
     passed: list[int] = []
@@ -199,7 +298,12 @@ def test_where_not_one_example_fits_the_user_is_told_and_a_search_sees_a_failed_
         run.climb()
     assert isinstance(caught.value, UserError)
     assert isinstance(caught.value, MemoryError)
-    assert "gradient_checkpointing" in caught.value.remedy
+    assert caught.value.remedy.startswith("set arms.a.training.gradient_checkpointing=true, lower arms.a.training.max_")
+    for asked in (True, None):
+        run.training = replace(run.training, gradient_checkpointing=asked)
+        with pytest.raises(NoRoomError) as caught:
+            run.climb()
+        assert caught.value.remedy.startswith("lower arms.a.training.max_length")
     assert run.ledger.attempts()[-1]["status"] == "failed"
     assert not any("lora" in name for name, _ in tiny_model.named_parameters()), "the model comes back as it was"
 

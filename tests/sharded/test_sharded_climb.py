@@ -195,6 +195,22 @@ def test_mixed_precision_is_that_of_one_process(
     assert in_two[0] != pytest.approx(whole[0], rel=1e-4), "not float32's"
 
 
+def test_the_longest_examples_pass_first_and_change_nothing(
+    tmp_path: Path, two: Run, tiny_subject: TinySubject, ranks: Ranks
+) -> None:
+    run = Run(tmp_path / "run", tiny_subject, ranks)
+    ranks.run(each.as_on_a_device, True)
+    try:
+        assert run.climb() == "max_steps"
+    finally:
+        ranks.run(each.as_on_a_device, False)
+    assert [rung.sha256 for rung in run.rungs] == [rung.sha256 for rung in two.rungs]
+    assert [rung.dose.tokens for rung in run.rungs] == [rung.dose.tokens for rung in two.rungs]
+    lengths = sorted((len(e.prompt_ids) + len(e.completion_ids) for e in examples(tiny_subject)), reverse=True)
+    more = run.ledger.spent("train").tokens - two.ledger.spent("train").tokens
+    assert more == 2 * sum(lengths[:2]), "both processes pass the same two"
+
+
 def test_a_climb_that_was_broken_off_goes_on_to_the_same_bits(
     tmp_path: Path, two: Run, tiny_subject: TinySubject, ranks: Ranks
 ) -> None:
