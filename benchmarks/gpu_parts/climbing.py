@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.gpu_parts.call import Call, scratch
 from benchmarks.gpu_parts.way import PACKED, RANK, STEPS, Way
 from benchmarks.shapes import Shape
+from pipeline.arms.memory import FILE
 
 if TYPE_CHECKING:
     from pipeline.arms.base import Example, Task
     from pipeline.records import Dose
     from pipeline.subject.subject import Subject
+
+
+class _FewerError(Exception):
+    """Ends a climb that goes on with fewer examples at once than it was told."""
 
 
 def climbed(
@@ -36,13 +41,16 @@ def climbed(
     stamps: list[tuple[int, float]] = []
 
     def on_step(dose: Dose, _: Mapping[str, float]) -> None:
+        if (root / FILE).exists():
+            raise _FewerError
         if call.device.startswith("cuda"):
             torch.cuda.synchronize()
         stamps.append((dose.tokens, time.perf_counter()))
 
-    _climb(call, model, subject, task, _examples(shape, lengths), on_step)
-    if (root / "memory.jsonl").exists():
-        raise RuntimeError("CUDA out of memory. The trainer went on with fewer examples at once; the caller does so")
+    try:
+        _climb(call, model, subject, task, _examples(shape, lengths), on_step)
+    except _FewerError:
+        raise RuntimeError("CUDA out of memory. The trainer goes on with fewer examples; the caller does so") from None
     return [(there - before, then - began) for (before, began), (there, then) in pairwise(stamps)]
 
 

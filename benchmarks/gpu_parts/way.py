@@ -12,7 +12,10 @@ WHOLE, MIXED, PACKED = "whole", "mixed", "packed"  # every example fills the len
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train. `trainer`: bare or holdfast; `kernels`: plain, liger or compile."""
+    """One way to train. `trainer`: bare or holdfast.
+
+    `kernels`: plain, liger, compile, or copies: plain, with PEFT's float32 copies.
+    """
 
     trainer: str
     data: str = WHOLE

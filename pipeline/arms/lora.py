@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.arms.base import Climb, Ending, Example, Task
+from pipeline.arms.copies import spare_copies
 from pipeline.arms.ladder import LadderCallback
 from pipeline.arms.longest import LongestFirst, ends_by_error
 from pipeline.arms.memory import Fit, within_memory
@@ -172,6 +173,8 @@ def _trainer(work: Climb, adapted: Any, callback: LadderCallback, fit: Fit) -> A
         # Else PEFT loads the subject's configuration at each save, to see whether the vocabulary has grown.
         adapted.save_pretrained = partial(adapted.save_pretrained, save_embedding_layers=False)
     trainer._clip_grad_norm = partial(_clip, trainer.accelerator, trained, training.max_grad_norm)
+    if trainer.accelerator.native_amp:  # it has autocast around each pass
+        spare_copies(trainer, adapted)
     return trainer
 
 
