@@ -59,10 +59,12 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the step's clock."""
+        _settle(self.work.device)
         self.began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Account for the step; ask for a rung where one is due, and for the end where the next step would not fit."""
+        _settle(self.work.device)
         seconds = (time.monotonic() - self.began) * self.devices
         self.step_seconds += seconds
         self.dearest_s = max(self.dearest_s, seconds)
@@ -150,6 +152,17 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         lengths = [min(len(e.prompt_ids) + len(e.completion_ids), training.max_length) for e in examples]
         tokens = math.ceil(sum(lengths) / len(lengths) * training.batch_size)
         return training_flops(self.work.subject.parameters, self.adapter_parameters, tokens)
+
+
+def _settle(device: str) -> None:
+    """Wait for what a GPU was told so far, so that a step's seconds hold its own work and all of it: a host runs ahead.
+
+    What the trainer reads from the device once a step leaves the optimiser's work unfinished.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def _require_counted(model: Any, counted: int) -> None:

@@ -38,6 +38,7 @@ def callback(
     caps: Caps | None = None,
     precision: str = "float32",
     weights: Sequence[Any] = (),
+    device: str = "cpu",
 ) -> Any:
     ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=8, training_devices=devices), "cpu")
     attempt = ledger.attempt("train", "a", 0).__enter__()
@@ -48,7 +49,7 @@ def callback(
         subject=subject,
         base_sha256="",
         model=None,
-        device="cpu",
+        device=device,
         examples=[Example((1,), (2,))],
         allowance=Allowance(caps or Caps(), attempt, Spent()),
         folder=tmp_path,
@@ -88,6 +89,27 @@ def test_the_next_step_must_fit_in_device_seconds(
     climbing.on_step_end(None, state(), told)
     assert climbing.dose(state()).device_seconds == 10.0 * (devices or 1), "the 8 that serve are no part of the price"
     assert told.should_training_stop is stops
+
+
+def test_a_steps_seconds_are_its_own_work_on_a_device_that_runs_behind(
+    tmp_path: Any, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked before is waited for before the clock starts; what the step asked, before it stops."""
+    behind = 0.0
+
+    def wait() -> None:
+        nonlocal behind
+        clock[0] += behind
+        behind = 0.0
+
+    monkeypatch.setattr("torch.cuda.synchronize", wait)
+    climbing = callback(tmp_path, device="cuda")
+    behind = 7.0  # canaries, a first pass of the longest examples
+    climbing.on_step_begin(None, state(), control())
+    clock[0] += 1.0
+    behind = 4.0
+    climbing.on_step_end(None, state(), control())
+    assert climbing.dose(state()).device_seconds == 5.0
 
 
 @pytest.mark.parametrize(

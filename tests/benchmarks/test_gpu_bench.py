@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spoken import REVIEW
 
 from benchmarks import gpu
-from benchmarks.gpu_parts import models, training
+from benchmarks.gpu_parts import climbing, models, training
 from benchmarks.gpu_parts.batches import IGNORE, batches, rows_of
 from benchmarks.gpu_parts.call import TIME_IS_UP, Call, Once
 from benchmarks.gpu_parts.device import Ceilings
@@ -25,6 +26,7 @@ from benchmarks.gpu_parts.record import NOT_MEASURED, Figure, Wanted, markdown, 
 from benchmarks.gpu_parts.training import WAYS
 from benchmarks.gpu_parts.way import MIXED, PACKED, Way
 from benchmarks.shapes import QWEN_7B
+from pipeline.config.compose import load
 from pipeline.flops import training_flops
 
 INSTRUCTIONS = (Path(gpu.__file__).parent / "GPU.md").read_text(encoding="utf-8")
@@ -272,6 +274,17 @@ def test_what_is_not_installed_is_not_measured(call: Call) -> None:
 def test_the_products_own_way_and_the_targets_are_measured_first() -> None:
     assert WAYS[0] == Way("holdfast"), "conf/experiment/release_review.yaml, as long as memory lasts"
     assert {way.key for way in WAYS[:2]} == {key for _, _, key in training.TARGETS}
+
+
+def test_the_products_own_way_is_the_templates(call: Call) -> None:
+    review = load(REVIEW).arms["compliance"]
+    task = climbing._task(replace(call, device="cuda"), Way("holdfast"), 2048, 4)
+    same = ("optimizer", "max_length", "packing", "liger", "precision")
+    assert {name: getattr(task.config.training, name) for name in same} == {
+        name: getattr(review.training, name) for name in same
+    }
+    assert (task.config.lora.rank, task.config.lora.alpha) == (review.lora.rank, review.lora.alpha)
+    assert review.training.gradient_checkpointing is None, "as long as memory lasts: none"
 
 
 def test_the_plan_leaves_a_sixth_of_the_loan_to_starts_and_transfers() -> None:
