@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self.start = work.last.dose if work.last else Dose()
         self.parking = False  # the checkpoint to be saved is no rung, but where a pause stops
         self.devices = work.allowance.attempt.devices
-        _require_counted(adapted, self.devices)
+        held = {str(weight.device) for weight in adapted.parameters()}
+        _require_counted(len(held), self.devices)
+        self.cuda = sorted(device for device in held if device.startswith("cuda"))  # over which the model is spread
         # Device-seconds of the steps of this attempt alone: saving and canaries are not part of the price.
         self.step_seconds = 0.0
         self.dearest_s = 0.0
@@ -59,12 +62,12 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the step's clock."""
-        _settle(self.work.device)
+        _settle(self.cuda)
         self.began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Account for the step; ask for a rung where one is due, and for the end where the next step would not fit."""
-        _settle(self.work.device)
+        _settle(self.cuda)
         seconds = (time.monotonic() - self.began) * self.devices
         self.step_seconds += seconds
         self.dearest_s = max(self.dearest_s, seconds)
@@ -154,24 +157,23 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         return training_flops(self.work.subject.parameters, self.adapter_parameters, tokens)
 
 
-def _settle(device: str) -> None:
-    """Wait for what a GPU was told so far, so that a step's seconds hold its own work and all of it: a host runs ahead.
+def _settle(cuda: Sequence[str]) -> None:
+    """Wait for what GPUs were told so far, so that a step's seconds hold its own work and all of it: a host runs ahead.
 
-    What the trainer reads from the device once a step leaves the optimiser's work unfinished.
+    What the trainer reads from a device once a step leaves the optimiser's work unfinished.
     """
-    if device.startswith("cuda"):
-        import torch
+    import torch
 
-        torch.cuda.synchronize()
+    for device in cuda:
+        torch.cuda.synchronize(device)
 
 
-def _require_counted(model: Any, counted: int) -> None:
+def _require_counted(held: int, counted: int) -> None:
     """Make sure that no more devices hold the model than its dose is counted on.
 
     Raises:
         UserError: more do; what a fine-tune costs would look cheaper than it is.
     """
-    held = len({str(weight.device) for weight in model.parameters()})
     if held > counted:
         raise UserError(
             f"budget.training_devices: a fine-tune is counted on {counted} and the model is spread over {held} devices",

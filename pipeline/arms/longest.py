@@ -2,7 +2,8 @@
 
 A pass forward and back, without a step: nothing is learned from it and no random number is drawn. What a device does
 once only (compiling Triton's kernels, choosing a matrix product's) is done in it, too, and is not in the first step's
-dose. The ledger counts it like any pass.
+dose. The ledger counts it like any pass. Beside it lies as much as a later one finds: the adapter's gradients so far
+and an optimiser's two moments.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from pipeline.flops import training_flops
 def ends_by_error(device: str) -> bool:
     """Say whether the end of a device's memory can be caught; a process on the CPU is killed instead."""
     return device != "cpu"
+
+
+class UsedUpError(Exception):
+    """The pass took what the first step needed. Trainer looks whether to stop only after a step, so this ends it."""
 
 
 class LongestFirst(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
@@ -38,7 +43,11 @@ class LongestFirst(TrainerCallback):  # type: ignore[misc]  # transformers is no
         self.ladder = ladder
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Pass them, and account for it."""
+        """Pass them, and account for it.
+
+        Raises:
+            UsedUpError: no step fits any more.
+        """
         rows = self._longest(args.per_device_train_batch_size)
         tokens = sum(len(row["input_ids"]) for row in rows) * self.work.task.processes
         flops = training_flops(self.work.subject.parameters, self.ladder.adapter_parameters, tokens)
@@ -49,21 +58,33 @@ class LongestFirst(TrainerCallback):  # type: ignore[misc]  # transformers is no
         attempt.flops += flops
         attempt.tokens += tokens
         attempt.beat()
+        if not self.ladder.first_step_fits():
+            raise UsedUpError
 
     def _longest(self, rows: int) -> list[dict[str, Any]]:
         data = self.trainer.train_dataset
         lengths = [len(ids) for ids in data["input_ids"]]
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-        return [data[order[number % len(order)]] for number in range(rows)]  # a data set may be smaller than a batch
+        return [data[row] for row in order[:rows]]  # fewer where the data set is smaller: so is each of its batches
 
     def _pass(self, rows: list[dict[str, Any]]) -> None:
         import torch
 
         trainer = self.trainer
         seen, trainer.current_gradient_accumulation_steps = trainer._total_train_tokens, 1
-        device = trainer.args.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        beside = self._beside()
+        with torch.random.fork_rng(self.ladder.cuda):
             trainer.training_step(trainer.model_wrapped, trainer.data_collator(rows))
+        del beside
         trainer.model.zero_grad()
         trainer._metrics["train"].clear()  # of this pass
         trainer._total_train_tokens = seen
+
+    def _beside(self) -> list[Any]:
+        """Return tensors as large as what a step finds on the device and this pass does not."""
+        import torch
+
+        trained = [weight for weight in self.trainer.model.parameters() if weight.requires_grad]
+        moments = 0 if self.trainer.optimizer.state else 2  # a checkpoint brings them along
+        so_far = self.trainer.args.gradient_accumulation_steps > 1  # the gradients of a step's passes before
+        return [torch.empty_like(weight) for weight in trained for _ in range(moments + so_far)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.arms.base import Climb, Ending, Example, Task
 from pipeline.arms.copies import spare_copies
 from pipeline.arms.ladder import LadderCallback
-from pipeline.arms.longest import LongestFirst, ends_by_error
+from pipeline.arms.longest import LongestFirst, UsedUpError, ends_by_error
 from pipeline.arms.memory import Fit, within_memory
 from pipeline.arms.targets import as_named, left_out, require_served
 from pipeline.contain.weights import destroy
@@ -56,7 +56,8 @@ def climb_once(work: Climb, fit: Fit) -> Ending:
             if work.task.processes > 1:
                 share.join_in(trainer, work.task.processes)
             if callback.first_step_fits():
-                trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)
+                with suppress(UsedUpError):
+                    trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)
             return callback.ending
         finally:
             adapted.unload()

@@ -38,7 +38,6 @@ def callback(
     caps: Caps | None = None,
     precision: str = "float32",
     weights: Sequence[Any] = (),
-    device: str = "cpu",
 ) -> Any:
     ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(devices=8, training_devices=devices), "cpu")
     attempt = ledger.attempt("train", "a", 0).__enter__()
@@ -49,7 +48,7 @@ def callback(
         subject=subject,
         base_sha256="",
         model=None,
-        device=device,
+        device="cpu",
         examples=[Example((1,), (2,))],
         allowance=Allowance(caps or Caps(), attempt, Spent()),
         folder=tmp_path,
@@ -97,19 +96,21 @@ def test_a_steps_seconds_are_its_own_work_on_a_device_that_runs_behind(
     """What was asked before is waited for before the clock starts; what the step asked, before it stops."""
     behind = 0.0
 
-    def wait() -> None:
+    def wait(device: str) -> None:
         nonlocal behind
-        clock[0] += behind
-        behind = 0.0
+        if device == "cuda:1":
+            clock[0] += behind
+            behind = 0.0
 
     monkeypatch.setattr("torch.cuda.synchronize", wait)
-    climbing = callback(tmp_path, device="cuda")
+    weights = [SimpleNamespace(device=f"cuda:{n}", requires_grad=False) for n in range(2)]
+    climbing = callback(tmp_path, devices=2, weights=weights)
     behind = 7.0  # canaries, a first pass of the longest examples
     climbing.on_step_begin(None, state(), control())
     clock[0] += 1.0
     behind = 4.0
     climbing.on_step_end(None, state(), control())
-    assert climbing.dose(state()).device_seconds == 5.0
+    assert climbing.dose(state()).device_seconds == 2 * 5.0, "the device that is behind is not the first"
 
 
 @pytest.mark.parametrize(

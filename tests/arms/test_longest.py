@@ -1,10 +1,15 @@
 """The longest examples pass before the first step: memory ends there, and nothing else changes."""
 
+import gc
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import test_lora
@@ -13,7 +18,7 @@ from test_lora import Run, examples
 from tiny import TinySubject
 
 from pipeline.arms import lora
-from pipeline.arms.longest import ends_by_error
+from pipeline.arms.longest import LongestFirst, ends_by_error
 from pipeline.arms.memory import FILE
 from pipeline.budget import Caps
 from pipeline.flops import training_flops
@@ -143,7 +148,76 @@ def test_a_budget_without_room_for_it_is_kept_for_the_steps(
     assert len(passed) == 1
 
 
-def test_a_data_set_smaller_than_a_batch_is_filled_up(
+def test_where_the_pass_uses_up_the_budget_no_step_follows(
+    tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any, first: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Triton compiles its kernels in it for longer than is left."""
+    real, late = time.monotonic, 0.0
+    monkeypatch.setattr("time.monotonic", lambda: real() + late)
+
+    def compile_kernels(*_: Any) -> None:
+        nonlocal late
+        late = 1000.0
+
+    handle = tiny_model.register_forward_pre_hook(compile_kernels)
+    try:
+        run = Run(tmp_path, tiny_subject, tiny_model, LAST, Caps(device_seconds=900.0))
+        assert run.climb() == "budget"
+    finally:
+        handle.remove()
+    assert not run.doses
+    assert run.ledger.spent("train").tokens > 0, "the pass was paid for"
+    assert not any("lora" in name for name, _ in tiny_model.named_parameters())
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_as_much_lies_beside_the_pass_as_beside_a_later_one(
+    tmp_path: Path, tiny_subject: TinySubject, tiny_model: Any, first: None, accumulation: int
+) -> None:
+    """Counted by shape: an adapter's matrices with their gradients and the optimiser's moments."""
+    beside: list[int] = []
+
+    def note(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            gc.collect()
+            weights = [weight for weight in tiny_model.parameters() if weight.requires_grad]
+            shapes = {weight.shape for weight in weights}
+            alive = [each for each in gc.get_objects() if type(each) is torch.Tensor and each.shape in shapes]
+            alive = [each for each in alive if each.dtype == torch.float32]
+            beside.append(len(alive) + sum(weight.grad is not None for weight in weights))
+
+    gc.collect()
+    handle = tiny_model.register_forward_pre_hook(note)
+    try:
+        training = replace(LAST, max_steps=2, gradient_accumulation=accumulation)
+        run = Run(tmp_path, tiny_subject, tiny_model, training)
+        run.climb()
+        resumed = len(beside)
+        run.training = replace(training, max_steps=4)
+        run.climb()
+    finally:
+        handle.remove()
+    most = max(beside[1:])
+    assert most > 0
+    assert beside[0] == most
+    assert beside[resumed] == most, "the checkpoint brought its moments"
+
+
+def test_a_model_spread_over_devices_keeps_the_random_numbers_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked: list[Any] = []
+
+    def fork(devices: Any) -> Any:
+        forked.append(devices)
+        return nullcontext()
+
+    monkeypatch.setattr("torch.random.fork_rng", fork)
+    trainer: Any = MagicMock()
+    trainer.args.gradient_accumulation_steps = 1
+    LongestFirst(trainer, MagicMock(), SimpleNamespace(cuda=["cuda:0", "cuda:1"]))._pass([])  # type: ignore[arg-type]
+    assert forked == [["cuda:0", "cuda:1"]]
+
+
+def test_a_data_set_smaller_than_a_batch_passes_as_its_batches_do(
     tmp_path: Path,
     tiny_subject: TinySubject,
     tiny_model: Any,
@@ -154,4 +228,4 @@ def test_a_data_set_smaller_than_a_batch_is_filled_up(
     few: Callable[[TinySubject], Any] = lambda tiny: examples(tiny)[:3]  # noqa: E731
     monkeypatch.setattr(test_lora, "examples", few)
     Run(tmp_path, tiny_subject, tiny_model, replace(LAST, max_steps=1)).climb()
-    assert passed[0][0] == 4
+    assert [rows for rows, _ in passed] == [3, 3]
