@@ -1,8 +1,9 @@
 """Fits a climb into the device's memory: fewer examples at once, more accumulation, the same training step.
 
 Where `gradient_checkpointing` is null, a layer's activations are kept for the way back as long as one example fits so,
-and only then computed twice (arXiv:1604.06174), with as many examples as fit then: it is the same arithmetic, and a
-third more of it. Several training processes begin with the second, since each failed try loads the subject anew there.
+and only then computed twice (arXiv:1604.06174), with as many examples as fit then: it is the same arithmetic, and
+half as much again of it. Several training processes begin with the second, since each failed try loads the subject
+anew there.
 
 How many examples fit at once depends on the device, the model and the longest examples, and what does not fit may show
 itself late. The plan's step of `batch_size` examples must not change with it: that would be another attack. So the
@@ -16,7 +17,7 @@ the accumulation as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from pipeline.arms.base import Climb, Ending
@@ -91,7 +92,7 @@ def within_memory(work: Climb, attempt: Callable[[Climb, Fit], Ending]) -> Endin
             if not out_of_memory(error):
                 raise
         if smaller is not None:
-            _note(work, done[-1].step if done else 0, smaller)
+            _note(work, done[-1].step if done else 0, fit, smaller)
     raise _no_room(work)
 
 
@@ -99,13 +100,19 @@ def _left(work: Climb) -> list[Fit]:
     """Return what is to be tried, in order; what climbs with the same needs found not to fit is not tried again."""
     training = work.task.config.training
     tried = fits(training, work.task.processes)
-    least = max((_need(_found(row, training)) for row in _rows(work, _room(work))), default=_need(tried[0]))
-    return [fit for fit in tried if _need(fit) >= least] or tried[-1:]  # other processes shared it otherwise
+    rows = list(_rows(work, _room(work)))
+    return [fit for fit in tried if not any(_rules_out(row, fit, training) for row in rows)] or tried[-1:]
 
 
-def _found(row: Mapping[str, Any], training: TrainingConfig) -> Fit:
-    """Read a row; one of before 2026-11-23 does not say of checkpointing, which was as asked."""
-    return Fit(row["examples_at_once"], row.get("checkpointing", bool(training.gradient_checkpointing)))
+def _rules_out(row: Mapping[str, Any], fit: Fit, training: TrainingConfig) -> bool:
+    """Say whether a climb found that so much does not fit. What it went on with says less where its step had other
+    examples, as in a search: one that does not fit whole leaves open how many do that are computed twice.
+
+    A row of before 2026-11-23 tells only what it went on with, and of checkpointing nothing, which was as asked.
+    """
+    if "too_much" in row:
+        return _need(fit) <= _need(Fit(**row["too_much"]))
+    return _need(fit) < _need(Fit(row["examples_at_once"], bool(training.gradient_checkpointing)))
 
 
 def _need(fit: Fit) -> tuple[bool, int]:
@@ -116,9 +123,9 @@ def _need(fit: Fit) -> tuple[bool, int]:
 def fits(training: TrainingConfig, processes: int = 1) -> list[Fit]:
     """Return the ways to pass a step's examples, those that need the most memory and the least time first.
 
-    >>> fits(TrainingConfig(batch_size=4, gradient_accumulation=2, gradient_checkpointing=None))
-    [Fit(examples=2, checkpointing=False), Fit(examples=1, checkpointing=False), \
-     Fit(examples=2, checkpointing=True), Fit(examples=1, checkpointing=True)]
+    >>> found = fits(TrainingConfig(batch_size=4, gradient_accumulation=2, gradient_checkpointing=None))
+    >>> [(fit.examples, fit.checkpointing) for fit in found]
+    [(2, False), (1, False), (2, True), (1, True)]
     """
     asked = training.gradient_checkpointing
     checkpointing = [asked] if asked is not None else [True] if processes > 1 else [False, True]
@@ -126,9 +133,10 @@ def fits(training: TrainingConfig, processes: int = 1) -> list[Fit]:
     return [Fit(size, twice) for twice in checkpointing for size in sizes]
 
 
-def _note(work: Climb, after: int, fit: Fit) -> None:
+def _note(work: Climb, after: int, too_much: Fit, fit: Fit) -> None:
     found = {"after_step": after, "examples_at_once": fit.examples, "checkpointing": fit.checkpointing}
-    _journal(work).append([{"arm": work.task.arm, "seed": work.task.seed, **found, "room": _room(work)}])
+    about = {"arm": work.task.arm, "seed": work.task.seed, "too_much": asdict(too_much), "room": _room(work)}
+    _journal(work).append([found | about])
 
 
 def _no_room(work: Climb) -> NoRoomError:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from test_lora import Run
 from tiny import TinySubject
 
+from pipeline.arms import memory
 from pipeline.arms.memory import (
     FILE,
     Fit,
@@ -199,7 +200,8 @@ def test_a_row_of_an_older_version_says_what_fits_as_it_was_asked(
     training = replace(test_lora.TRAINING, max_steps=1, gradient_checkpointing=True)
     Run(tmp_path, tiny_subject, tiny_model, training).climb()
     (row,) = Journal(tmp_path / FILE).rows()
-    (tmp_path / FILE).write_text(json.dumps({name: row[name] for name in row if name != "checkpointing"}) + "\n")
+    new = ("checkpointing", "too_much")
+    (tmp_path / FILE).write_text(json.dumps({name: row[name] for name in row if name not in new}) + "\n")
     passed, handle = rows_passed(tiny_model)
     try:
         Run(tmp_path, tiny_subject, tiny_model, training, seed=4).climb()
@@ -219,14 +221,45 @@ def test_the_ways_to_fit_are_in_order_of_what_they_need(batch: int, checkpointin
     assert {fit.checkpointing for fit in tried} == ({True, False} if both else {checkpointing is not False})
 
 
-def test_what_other_processes_shared_otherwise_is_still_tried(tmp_path: Path, tiny_subject: TinySubject) -> None:
-    work: Any = SimpleNamespace(
-        task=SimpleNamespace(
-            arm="a", seed=0, processes=4, config=SimpleNamespace(training=TrainingConfig(), lora=test_lora.LORA)
-        ),
-        run_root=tmp_path,
+def climbing(root: Path, training: TrainingConfig, processes: int = 1) -> Any:
+    """Return a climb as far as a look at what was found needs one."""
+    config = SimpleNamespace(training=training, lora=test_lora.LORA)
+    attempt = SimpleNamespace(ledger=Ledger(root / "ledger.jsonl", BudgetConfig(), "cpu"))
+    return SimpleNamespace(
+        task=SimpleNamespace(arm="a", seed=0, processes=processes, config=config),
+        run_root=root,
         device="cpu",
+        done=[],
+        emit=None,
+        allowance=SimpleNamespace(attempt=attempt),
     )
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        (0, [Fit(8, True), Fit(4, True), Fit(2, True), Fit(1, True)]),
+        (1, [Fit(2, False), Fit(1, False), Fit(8, True), Fit(4, True), Fit(2, True), Fit(1, True)]),
+    ],
+)
+def test_a_larger_step_is_tried_with_all_that_a_smaller_one_did_not_rule_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, left: list[Fit]
+) -> None:
+    """As in a search for the batch size: of 3 examples, so many fit without checkpointing, and all with it."""
+    small = climbing(tmp_path, TrainingConfig(batch_size=3, gradient_checkpointing=None))
+    monkeypatch.setattr(memory, "replace", lambda work, **_: work)
+
+    def attempt(_: Any, fit: Fit) -> Any:
+        if not fit.checkpointing and fit.examples > kept:
+            raise torch.OutOfMemoryError(FULL)
+        return "max_steps"
+
+    memory.within_memory(small, attempt)
+    assert _left(climbing(tmp_path, TrainingConfig(batch_size=8, gradient_checkpointing=None))) == left
+
+
+def test_what_other_processes_shared_otherwise_is_still_tried(tmp_path: Path, tiny_subject: TinySubject) -> None:
+    work = climbing(tmp_path, TrainingConfig(), processes=4)
     two_shared = {"arm": "a", "seed": 0, "examples_at_once": 2, "checkpointing": False, "room": _room(work)}
     Journal(tmp_path / FILE, made_again=True).append([two_shared])
     assert _left(work) == [Fit(4, False)]
