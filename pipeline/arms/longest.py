@@ -48,6 +48,8 @@ class LongestFirst(TrainerCallback):  # type: ignore[misc]  # transformers is no
         Raises:
             UsedUpError: no step fits any more.
         """
+        if self.trainer.accelerator.has_lomo_optimizer:
+            return  # LOMO takes its step in the backward pass itself
         rows = self._longest(args.per_device_train_batch_size)
         tokens = sum(len(row["input_ids"]) for row in rows) * self.work.task.processes
         flops = training_flops(self.work.subject.parameters, self.ladder.adapter_parameters, tokens)

@@ -217,6 +217,15 @@ def test_a_model_spread_over_devices_keeps_the_random_numbers_of_each(monkeypatc
     assert forked == [["cuda:0", "cuda:1"]]
 
 
+def test_an_optimizer_that_steps_in_the_backward_pass_is_not_tried() -> None:
+    trainer: Any = MagicMock()
+    trainer.accelerator.has_lomo_optimizer = True
+    trainer.args.gradient_accumulation_steps = 1
+    ladder: Any = MagicMock(cuda=[], adapter_parameters=1, dearest_flops=0.0)
+    LongestFirst(trainer, MagicMock(), ladder).on_train_begin(MagicMock(), None, None)
+    trainer.training_step.assert_not_called()
+
+
 def test_a_data_set_smaller_than_a_batch_passes_as_its_batches_do(
     tmp_path: Path,
     tiny_subject: TinySubject,
