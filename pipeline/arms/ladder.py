@@ -62,12 +62,12 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the step's clock."""
-        _settle(self.cuda)
+        settle(self.cuda)
         self.began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Account for the step; ask for a rung where one is due, and for the end where the next step would not fit."""
-        _settle(self.cuda)
+        settle(self.cuda)
         seconds = (time.monotonic() - self.began) * self.devices
         self.step_seconds += seconds
         self.dearest_s = max(self.dearest_s, seconds)
@@ -157,7 +157,7 @@ class LadderCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         return training_flops(self.work.subject.parameters, self.adapter_parameters, tokens)
 
 
-def _settle(cuda: Sequence[str]) -> None:
+def settle(cuda: Sequence[str]) -> None:
     """Wait for what GPUs were told so far, so that a step's seconds hold its own work and all of it: a host runs ahead.
 
     What the trainer reads from a device once a step leaves the optimiser's work unfinished.

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from pipeline.arms.base import Climb
-from pipeline.arms.ladder import LadderCallback
+from pipeline.arms.ladder import LadderCallback, settle
 from pipeline.flops import training_flops
 
 
@@ -56,6 +56,7 @@ class LongestFirst(TrainerCallback):  # type: ignore[misc]  # transformers is no
         if not self.work.allowance.fits(0.0, flops + self.ladder.dearest_flops):
             return
         self._pass(rows)
+        settle(self.ladder.cuda)  # else the way back is still to come, and what it takes is in no figure
         attempt = self.work.allowance.attempt
         attempt.flops += flops
         attempt.tokens += tokens

@@ -217,6 +217,20 @@ def test_a_model_spread_over_devices_keeps_the_random_numbers_of_each(monkeypatc
     assert forked == [["cuda:0", "cuda:1"]]
 
 
+def test_all_that_the_pass_asked_of_a_device_is_waited_for_before_the_budget_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("torch.cuda.synchronize", asked.append)
+    monkeypatch.setattr(LongestFirst, "_pass", lambda self, rows: asked.append("pass"))
+    trainer: Any = MagicMock()
+    trainer.accelerator.has_lomo_optimizer = False
+    ladder: Any = MagicMock(cuda=["cuda:0", "cuda:1"], adapter_parameters=1, dearest_flops=0.0)
+    ladder.first_step_fits.side_effect = lambda: asked.append("fits") or True  # type: ignore[func-returns-value]
+    LongestFirst(trainer, MagicMock(), ladder).on_train_begin(MagicMock(), None, None)
+    assert asked == ["pass", "cuda:0", "cuda:1", "fits"]
+
+
 def test_an_optimizer_that_steps_in_the_backward_pass_is_not_tried() -> None:
     trainer: Any = MagicMock()
     trainer.accelerator.has_lomo_optimizer = True
