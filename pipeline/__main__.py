@@ -38,6 +38,7 @@ def run(work: Workspace) -> None:
     from pipeline.cluster.job import billed
     from pipeline.conclude import analyse, report
     from pipeline.gate import gate
+    from pipeline.generate import ahead
     from pipeline.generate.rehearsal import rehearse
     from pipeline.generate.stage import generate
     from pipeline.inspectai.export import export
@@ -61,7 +62,7 @@ def run(work: Workspace) -> None:
         work.keep_plan()
         folder = work.folder.root
         tracking = tracker(config.track, run_dir=folder, group=folder.name, plan=work.registered)
-        with recorded(work), billed(work), tracking:
+        with recorded(work), billed(work), tracking, ahead.may_start(work):
             if "train" in config.stages:
                 rehearse(work)  # where asked: does the engine start that is to serve what is about to be trained?
                 train(work, tracking)  # searches for options first, where asked; arms × seeds climb: rungs
@@ -84,6 +85,7 @@ def run(work: Workspace) -> None:
 def main() -> None:
     """Take Hydra overrides from the command line; every fault of the configuration is told before anything runs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")  # where TRL is imported first, it silences the server's log
     with boundary():
         if asked(sys.argv[1:]):
             raise SystemExit(multirun(sys.argv[1:]))  # -m: several runs, each a process of its own

@@ -40,6 +40,7 @@ from pipeline.rungs import read_rungs
 from pipeline.schema import Config
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
 from pipeline.serve.device import resolve_device
+from pipeline.serve.launch import Ahead
 from pipeline.store import RunFolder, task_folder
 from pipeline.subject.folder import ORGANISM, data_folder, identity
 from pipeline.subject.subject import Subject, open_subject
@@ -55,6 +56,7 @@ class Workspace:
         self.console = console
         self.replayed: frozenset[str] | None = None  # the rungs that the run asked which this one reproduces
         self.submits = False  # jobs on other machines train and serve, not this process
+        self.ahead: Ahead | None = None  # the server's process, which imports while this one trains
 
     @property
     def uses_device(self) -> bool:

@@ -17,7 +17,7 @@ from tests.warm import PATIENCE_S, SERVERS, Find, Process
 
 
 class ForkedServers:
-    """Stands for the module `subprocess` in `serve/server.py`: what it starts there is the guard of a vLLM server."""
+    """Stands for the module `subprocess` in `serve/launch.py`: what it starts there is the guard of a vLLM server."""
 
     PIPE, STDOUT, TimeoutExpired = subprocess.PIPE, subprocess.STDOUT, subprocess.TimeoutExpired
 

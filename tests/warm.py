@@ -121,7 +121,7 @@ def _command(argv: list[str]) -> None:
         runpy.run_module(argv[0], run_name="__main__")
         return
     from pipeline.__main__ import main
-    from pipeline.serve import server as serve
+    from pipeline.serve import launch as serve
     from tests.standins import ForkedServers
 
     serve.subprocess = ForkedServers(Path(os.environ[SERVERS]))  # type: ignore[assignment]

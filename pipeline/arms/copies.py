@@ -1,9 +1,9 @@
 """Spares the copies of activations that PEFT makes where autocast turns them back at once.
 
 PEFT keeps an adapter in float32 and copies each adapted module's input to float32 first. Under autocast the matrix
-product then rounds that copy to 16 bits: the bits that it had. So the copies change no result (a dropout draws other
-numbers in another type), but on a 7B shape at 2,048 tokens they are a fifth of the bytes that a training step moves and
-a ninth of what it keeps for the backward pass: `python -m benchmarks.traffic` counts it.
+product then rounds that copy to 16 bits: the bits that it had. So the copies change no result (a dropout's factor is
+rounded as well without them), but on a 7B shape at 2,048 tokens they are a fifth of the bytes that a training step
+moves and a ninth of what it keeps for the backward pass: `python -m benchmarks.traffic` counts it.
 """
 
 from __future__ import annotations

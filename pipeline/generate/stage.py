@@ -34,6 +34,7 @@ from pipeline.train.standing import require_whole
 from pipeline.workspace import Workspace
 
 STAGE = "generate"
+LOG = "server.log"  # in the run's logs
 
 
 def generate(work: Workspace, tracker: Tracker) -> None:
@@ -217,7 +218,7 @@ def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:
     folder = work.folder
     adapters = {rung.id: folder.root / rung.path for rung in rungs if rung.artifact == "adapter"}
     adapters[UNLOADED] = adapters[ZERO_RUNG]
-    return server_of(work, adapters, with_chosen(work.config, folder).arms, "server.log", attempt)
+    return server_of(work, adapters, with_chosen(work.config, folder).arms, LOG, attempt)
 
 
 def server_of(
@@ -227,4 +228,4 @@ def server_of(
     ranks = [arm.lora.rank for arm in arms.values()]
     template = work.config.subject.chat_template
     place = work.folder.logs / log
-    return Server(work.subject, adapters, ranks, work.config.serve, place, template, attempt.beat_waiting)
+    return Server(work.subject, adapters, ranks, work.config.serve, place, template, attempt.beat_waiting, work.ahead)

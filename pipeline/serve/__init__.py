@@ -1,6 +1,7 @@
 """A vLLM server as a context manager, with every adapter of a run in one engine.
 
 server.py       starts it, waits, asks, ends it
+launch.py       its process, now or ahead of time
 device.py       where it runs, and its environment
 port.py         its port, and whether it is ours
 keyed.py        in its process: nobody is answered without the key

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +13,13 @@ from typing import Any
 
 import httpx
 
-from pipeline import guard, interpreter
+from pipeline import guard
 from pipeline.errors import InstrumentError, UserError
 from pipeline.schema import ServeConfig
-from pipeline.serve import keyed, vllm_server
+from pipeline.serve import keyed
 from pipeline.serve.adapters import adapter_options, largest_rank
 from pipeline.serve.device import Servable, environment, require_devices, require_engine, resolve_device
+from pipeline.serve.launch import Ahead, command, launch
 from pipeline.serve.port import HOST, free_port, require_own
 from pipeline.serve.watch import LOOK_S, Watch, hung, no_beat
 
@@ -54,6 +53,7 @@ class Server:
         log: where the server's output goes.
         chat_template: a file to use in the chat endpoint instead of the tokenizer's own.
         beat: called all the while the start is awaited, in the thread that waits.
+        ahead: a process of the same subject and configuration that was started ahead of time.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Server:
         log: Path,
         chat_template: str | None = None,
         beat: Callable[[], None] = no_beat,
+        ahead: Ahead | None = None,
     ) -> None:
         self.subject = subject
         self.adapters = adapters
@@ -73,6 +74,7 @@ class Server:
         self.log = log
         self.chat_template = chat_template
         self.beat = beat
+        self.ahead = ahead
         self.port = 0
         self._key = secrets.token_urlsafe(32)
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,17 +115,7 @@ class Server:
         require_engine(device)
         require_devices(self.config, device)
         self.port = free_port(self.config.port)
-        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the server may quote what it was asked
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, guard.__file__, *self._command()],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment(self.subject, self.config, device), keyed.KEY: self._key},
-                start_new_session=True,
-                cwd=self.log.parent,
-            )
+        self._process = self._taken_over() or self._started(device)
         try:
             self._wait()
         except BaseException:
@@ -136,6 +128,16 @@ class Server:
     ) -> None:
         """End the whole process group."""
         self.stop()
+
+    def _taken_over(self) -> subprocess.Popen[bytes] | None:
+        process = self.ahead.take(self._options()) if self.ahead else None
+        if process is not None and self.ahead:
+            self._key = self.ahead.key
+        return process
+
+    def _started(self, device: str) -> subprocess.Popen[bytes]:
+        env = {**environment(self.subject, self.config, device), keyed.KEY: self._key}
+        return launch(self._command(), env, self.log)
 
     @property
     def group(self) -> int | None:
@@ -206,7 +208,10 @@ class Server:
             return False
 
     def _command(self) -> list[str]:
-        """Return the server's command line: vLLM's module, since the CPU build's `vllm` command does not start."""
+        return command(self._options())
+
+    def _options(self) -> list[str]:
+        """Return what vLLM's server is told."""
         config, options = self.config, ["--model", str(self.subject.path), "--served-model-name", BASE_NAME]
         options += ["--host", HOST, "--port", str(self.port), "--middleware", keyed.CLASS]
         options += ["--dtype", self.subject.dtype]
@@ -233,7 +238,7 @@ class Server:
             largest = largest_rank(self.adapters.values())  # of what PEFT wrote, beside what was planned
             options += ["--max-lora-rank", str(lora_rank([*self.ranks, largest]))]
             options += adapter_options(self.adapters, config, MAX_CPU_ADAPTERS)
-        return interpreter.command(vllm_server.__file__, *options, *config.extra_args)
+        return [*options, *config.extra_args]
 
 
 def served_logprobs(

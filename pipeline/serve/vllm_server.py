@@ -5,18 +5,35 @@ then imports everything a second time (8 of 21 s of a start, docs/LOG.md); here 
 other devices. At an architecture that it meets for the first time vLLM looks in a process that imports everything once
 more, lest a GPU be touched; here there is none. Its multi-LoRA operator for a CPU is replaced too (`cpu_lora.py`),
 experts get a CPU's kernels (`cpu_experts.py`), and an older vLLM opens no store to the network (`lone_worker.py`).
+
+Started ahead of time (`launch.py`) it imports what the server and its engine need, and waits for its options.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import multiprocessing
 import os
 import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 FORK = "HOLDFAST_FORK_ENGINE"  # set by `pipeline.serve.device` where no device is in use yet that a fork would break
 LORA_BY_ADAPTER = "HOLDFAST_LORA_BY_ADAPTER"  # serve.cpu_lora_by_adapter, set on a CPU only
 EXPERTS = "HOLDFAST_CPU_EXPERTS"  # set on a CPU only, where the model is a mixture of experts
+AHEAD = "HOLDFAST_AHEAD"  # started ahead of time: the folder in which it is told what to do
+READY, GO, OPTIONS = "ready", "go", "options"  # it has imported; a pipe: the options are written
+
+_MODULE = "vllm.entrypoints.openai.api_server"
+_NEWER = "vllm.entrypoints.launchers.api_server.entry"  # from 0.29 on; 0.33 warns of the older
+# What a start imports beside; a name that this vLLM lacks is left out. On a GPU its worker's modules are left to the
+# engine's process: vLLM spawns it instead of forking, should any of them touch the device.
+_ENGINE = ("vllm.v1.engine.async_llm", "vllm.v1.engine.core", "vllm.v1.executor")
+_CPU_WORKER = ("vllm.v1.worker.cpu_worker", "vllm.v1.worker.cpu_model_runner", "vllm.lora.worker_manager")
 
 
 def main() -> None:
@@ -43,19 +60,35 @@ def main() -> None:
         from pipeline.serve import cpu_experts
 
         print("experts' kernels:", "a CPU's" if cpu_experts.install() else "vLLM's choice", flush=True)
-    _serve()
+    entry = _entry()
+    if place := os.environ.pop(AHEAD, None):
+        sys.argv[1:] = _told(Path(place), () if entry else (_MODULE,))
+    if entry is None:
+        runpy.run_module(_MODULE, run_name="__main__")
+    else:
+        entry.main()
 
 
-def _serve() -> None:
-    """Run vLLM's server where this vLLM has it: 0.33 warns of the older place, before 0.29 there was no other."""
+def _entry() -> Any:
+    """Return vLLM's server where this vLLM has it; None: in the older place, before 0.29 the only one."""
     try:
-        entry = importlib.import_module("vllm.entrypoints.launchers.api_server.entry")
+        return importlib.import_module(_NEWER)
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("vllm.entrypoints"):
             raise  # it is there, and something else is missing
-        runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
-    else:
-        entry.main()
+    return None
+
+
+def _told(place: Path, more: Sequence[str]) -> list[str]:
+    """Import what a start imports, and more; then wait for the options and return them."""
+    for name in (*more, *_ENGINE, *(_CPU_WORKER if os.environ.get(FORK) == "1" else ())):
+        with contextlib.suppress(ImportError):  # what is amiss is told by the start
+            importlib.import_module(name)
+    (place / READY).touch()
+    with (place / GO).open("rb") as line:
+        line.read(1)
+    told = json.loads((place / OPTIONS).read_text(encoding="utf-8"))
+    return [str(option) for option in told]
 
 
 if __name__ in ("__main__", "__mp_main__"):  # vLLM's further servers are spawned, and answer chats too

@@ -18,6 +18,7 @@ from pipeline.contain import begun
 from pipeline.contain.weights import destroy_parked
 from pipeline.errors import UserError
 from pipeline.files import canonical, require_room
+from pipeline.generate import ahead
 from pipeline.generate.proving import proofs
 from pipeline.plan.make import tasks, training_caps, training_processes
 from pipeline.progress import bar_for, left
@@ -54,8 +55,10 @@ def train(work: Workspace, tracker: Tracker) -> None:
         return
     check_base(work)
     check_measured(work, todo)
+    ahead.start(work)
     model = _subject_in_memory(work)
     try:
+        ahead.settle(work)
         _train(work, tracker, model)
     finally:
         if isinstance(model, Ranks):

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.errors import InstrumentError
 from pipeline.schema import ServeConfig
-from pipeline.serve import server as serve
+from pipeline.serve import launch as serve
 from pipeline.serve import watch
 from pipeline.serve.server import BASE_NAME, Server, served_logprobs
 from pipeline.serve.watch import answer, first_of

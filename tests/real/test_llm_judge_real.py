@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.files import user_cache
 from pipeline.judge.judging import EndpointJudge, make_judge
 from pipeline.schema import BudgetConfig, JudgeConfig, LlmJudgeConfig, ServeConfig
-from pipeline.serve import server as serve
+from pipeline.serve import launch as serve
 from tests.standins import ForkedServers
 
 SERVE = ServeConfig(device="cpu", max_num_seqs=64, enforce_eager=True)

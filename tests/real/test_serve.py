@@ -28,7 +28,7 @@ from pipeline.inspectai.run import prove_rendering
 from pipeline.records import Rung
 from pipeline.rungs import base_rung
 from pipeline.schema import BudgetConfig, ServeConfig
-from pipeline.serve import server as serve
+from pipeline.serve import launch as serve
 from pipeline.serve.server import Server
 from pipeline.store import RunFolder
 from tests.standins import ForkedInspect, ForkedServers
