@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +95,45 @@ def test_replies_that_were_read_otherwise_are_refused(change: Change, line: str)
     assert found[0].startswith(line)
 
 
+def read_by(name: str, version: str) -> Change:
+    used = {"name": name, "kind": "pattern", "version": version}
+    return put("post_hoc", {"judge": {"planned": {"name": "pattern", "kind": "pattern", "version": "1"}, "used": used}})
+
+
+def test_a_judge_chosen_post_hoc_is_known_by_its_version_and_not_by_its_name() -> None:
+    """In a verdict it stands with both; the same judge may go by another name in each run's options."""
+    a, b = pair(of_verdict=read_by("lax", "2"))
+    for name, version, found in (("laxer", "2", []), ("lax", "3", ["as used: post_hoc.judge.version: '3' → '2'"])):
+        verdict = copy.deepcopy(dict(a.verdict))
+        read_by(name, version)(verdict)
+        assert plan_differences(replace(a, verdict=verdict), b) == found
+
+
+def searching(tables: str, judge: Mapping[str, str]) -> Change:
+    dev = {"refusal": {"prompts": 30, "sha256": tables}, "capability": {"prompts": 30, "sha256": "d" * 64}}
+    return put("search", {"compliance": {"dev": dev, "judge": judge}})
+
+
+@pytest.mark.parametrize(
+    ("tables", "judge", "found"),
+    [
+        ("c" * 64, {"name": "dev", "kind": "pattern", "version": "1"}, []),
+        ("c" * 64, {"name": "other", "kind": "pattern", "version": "1"}, []),  # a name changes nothing
+        ("c" * 64, {"name": "dev", "kind": "pattern", "version": "2"}, ["search.compliance.judge.version: '1' → '2'"]),
+        (
+            "e" * 64,
+            {"name": "dev", "kind": "pattern", "version": "1"},
+            [f"search.compliance.dev.refusal.sha256: '{'c' * 64}' → '{'e' * 64}'"],
+        ),
+    ],
+)
+def test_searches_on_other_dev_prompts_or_by_another_judge_are_other_plans(
+    tables: str, judge: Mapping[str, str], found: list[str]
+) -> None:
+    one = searching("c" * 64, {"name": "dev", "kind": "pattern", "version": "1"})
+    assert plan_differences(*both_on(one, searching(tables, judge))) == found
+
+
 def test_other_reasoning_tags_are_refused() -> None:
     a, b = demo_pair()
     found = plan_differences(a, replace(b, scoring=replace(b.scoring, reasoning=("<think> </think>",))))
@@ -117,6 +156,19 @@ def test_all_differences_are_told_in_one_error() -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(("differ", "told", "last"), [(40, 40, None), (41, 41, "and 1 more"), (45, 41, "and 5 more")])
+def test_of_a_long_list_of_differences_the_first_40_are_told_and_how_many_more(
+    differ: int, told: int, last: str | None
+) -> None:
+    tables = {f"table{number:02d}": "f" * 64 for number in range(differ)}
+    with pytest.raises(UserError) as caught:
+        require_one_plan(*pair(lambda plan: plan["data"].update(tables)))
+    lines = caught.value.what.split("\n  - ")[1:]
+    assert len(lines) == told
+    assert lines[39].startswith("data.table39: None → ")
+    assert lines[40:] == ([last] if last else [])
+
+
 def test_the_shared_digest_is_that_of_the_plan_without_its_subject() -> None:
     a, b = demo_pair()
     assert require_one_plan(a, b) == require_one_plan(b, a)
@@ -131,6 +183,32 @@ def test_notes_tell_of_other_machines_versions_and_of_one_subject_twice() -> Non
     a, b = pair(put("subject.sha256", demo_pair()[0].plan["subject"]["sha256"]))
     assert any("same subject" in line for line in notes(a, b))
     assert len(notes(*demo_pair())) == 1
+
+
+def test_what_the_line_of_machines_says_is_not_said_of_the_environments_again() -> None:
+    def elsewhere(plan: dict[str, Any]) -> None:
+        plan["environment"] |= {"device": "cuda", "platform": "Linux aarch64", "cpus": 64, "subject_sha256": "e" * 64}
+
+    assert not [line for line in notes(*pair(elsewhere)) if line.startswith("The environments differ")]
+
+
+def test_the_same_weights_with_another_chat_template_are_another_subject() -> None:
+    def same_weights(plan: dict[str, Any]) -> None:
+        plan["subject"] |= {"sha256": demo_pair()[0].plan["subject"]["sha256"], "chat_template": "1" * 64}
+
+    assert not any("same subject" in line for line in notes(*pair(same_weights)))
+
+
+def test_what_both_were_read_with_and_is_not_as_registered_is_told() -> None:
+    changed = put(
+        "post_hoc", {"review.min_n": {"planned": 50, "used": 9}, "panel": {"planned": {}, "used": {"x": "1"}}}
+    )
+    a, b = pair(of_verdict=changed)
+    verdict = copy.deepcopy(dict(a.verdict))
+    changed(verdict)
+    told = notes(replace(a, verdict=verdict), b)
+    assert told[-1] == "Both were read otherwise than registered, in the same way: review.min_n."
+    assert not any("otherwise than registered" in line for line in notes(*demo_pair()))
 
 
 def on_gpu(name: str | None) -> Change:
@@ -158,6 +236,15 @@ def test_seconds_of_another_model_of_gpu_or_cpu_are_not_the_same_seconds() -> No
 def test_a_machine_that_is_not_known_is_not_the_same() -> None:
     assert one_machine(*both_on(on_gpu(None), on_gpu(None))) == ["not known: device_name"]
     assert "not known: cpu" in one_machine(*both_on(*[lambda plan: plan["environment"].pop("machine")] * 2))
+
+    def lost(plan: dict[str, Any]) -> None:
+        del plan["environment"]["machine"]
+
+    def known(_plan: dict[str, Any]) -> None:
+        pass
+
+    for one, other in ((lost, known), (known, lost)):
+        assert "not known: cpu" in one_machine(*both_on(one, other))  # whichever of the two lacks it
     unknown = put("environment.device", None)  # a login node planned both
     assert "not known: device, device_name" in one_machine(*both_on(unknown, unknown))
 
@@ -168,6 +255,8 @@ def test_an_arrays_tasks_know_the_gpus_that_the_login_node_does_not() -> None:
     assert one_machine(replace(a, gpus=["H100"]), replace(b, gpus=["H100"])) == []
     assert one_machine(replace(a, gpus=["H100"]), replace(b, gpus=["A10"])) == ["device_name: 'H100' → 'A10'"]
     assert "A had several" in one_machine(replace(a, gpus=["A10", "H100"]), replace(b, gpus=["A10"]))[0]
+    _, there = both_on(unknown, on_gpu("H100"))  # planned on the node itself
+    assert one_machine(replace(a, gpus=["H100"]), there) == []
 
 
 def test_a_command_that_trained_elsewhere_counts_and_one_that_only_read_replies_does_not() -> None:
