@@ -90,6 +90,21 @@ def test_what_another_arm_found_says_nothing_of_this_ones_examples(tmp_path: Pat
     assert [fit.examples for fit in _left(work)] == [4, 2, 1]
 
 
+def test_what_did_not_fit_on_a_smaller_device_is_tried_on_a_larger_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_gib(gib: int) -> Climb:
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(total_memory=gib * 2**30))
+        work = climb_in(tmp_path)
+        work.device = "cuda"
+        return work
+
+    note(on_gib(40), 1)
+    assert [fit.examples for fit in _left(on_gib(80))] == [4, 2, 1]
+    assert [fit.examples for fit in _left(on_gib(40))] == [1]
+
+
 def test_of_all_that_was_found_on_any_node_the_least_memory_is_begun_with(tmp_path: Path) -> None:
     """Not what was found last: seeds that climb side by side write in any order."""
     asked = TrainingConfig(batch_size=4, gradient_checkpointing=None)
