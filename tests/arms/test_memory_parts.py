@@ -14,6 +14,7 @@ import test_lora
 
 from pipeline.arms.base import Climb, Ending, Task
 from pipeline.arms.memory import FILE, Fit, NoRoomError, _left, _room, out_of_memory, within_memory
+from pipeline.errors import UserError
 from pipeline.journal import TASKS, Journal
 from pipeline.records import Rung
 from pipeline.schema import ArmConfig, LoraConfig, TrainingConfig
@@ -103,6 +104,15 @@ def test_what_did_not_fit_on_a_smaller_device_is_tried_on_a_larger_one(
     note(on_gib(40), 1)
     assert [fit.examples for fit in _left(on_gib(80))] == [4, 2, 1]
     assert [fit.examples for fit in _left(on_gib(40))] == [1]
+
+
+def test_a_damaged_finding_may_be_removed_since_it_is_made_again(tmp_path: Path) -> None:
+    work = climb_in(tmp_path)
+    (tmp_path / FILE).write_text("no JSON\n")
+    note(work, 2)
+    with pytest.raises(UserError, match="line 1: not JSON") as caught:
+        _left(work)
+    assert caught.value.remedy == "the file was damaged; remove it and run the same command again"
 
 
 def test_of_all_that_was_found_on_any_node_the_least_memory_is_begun_with(tmp_path: Path) -> None:
