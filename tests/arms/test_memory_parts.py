@@ -130,11 +130,11 @@ def test_of_all_that_was_found_on_any_node_the_least_memory_is_begun_with(tmp_pa
 
 @pytest.mark.parametrize("error", [RuntimeError(FULL), MemoryError()])
 def test_a_try_goes_on_after_the_last_rung_that_stands(error: Exception, tmp_path: Path) -> None:
-    """Rung 2 stood before this command, the first try hands over rung 4, and the second none."""
+    """Rungs 1 and 2 stood before this command, the first try hands over rung 4, and the second none."""
     tried: list[tuple[list[int], Fit]] = []
     handed: list[int] = []
     work = climb_in(tmp_path, emit=lambda rung, _answers: handed.append(rung.step))
-    work.done = [rung(2)]
+    work.done = [rung(1), rung(2)]
 
     def attempt(now: Climb, fit: Fit) -> Ending:
         tried.append(([each.step for each in now.done], fit))
@@ -145,10 +145,10 @@ def test_a_try_goes_on_after_the_last_rung_that_stands(error: Exception, tmp_pat
         return "max_steps"
 
     assert within_memory(work, attempt) == "max_steps"
-    assert tried == [([2], Fit(4, False)), ([2, 4], Fit(2, False)), ([2, 4], Fit(1, False))]
+    assert tried == [([1, 2], Fit(4, False)), ([1, 2, 4], Fit(2, False)), ([1, 2, 4], Fit(1, False))]
     assert rows(tmp_path) == [(4, 2, False), (4, 1, False)]
     assert handed == [4]
-    assert [each.step for each in work.done] == [2], "the caller's own list is left alone"
+    assert [each.step for each in work.done] == [1, 2], "the caller's own list is left alone"
 
 
 def test_a_failed_tries_tensors_are_let_go_before_the_next(tmp_path: Path) -> None:
