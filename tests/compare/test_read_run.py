@@ -3,10 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from pairs import demo_pair
 
-from pipeline.compare.runs import _doses
+from pipeline.compare.runs import FinishedRun, _doses, read_run
+from pipeline.errors import UserError
+from pipeline.files import write_json
+from pipeline.outcomes import write_outcomes
+from pipeline.store import RunFolder
+
+
+def written(run: FinishedRun, root: Path) -> RunFolder:
+    """Write what a run's folder must hold to be compared, and nothing that it may lack."""
+    folder = RunFolder(root)
+    write_json(folder.plan, run.plan)
+    write_json(folder.verdict, run.verdict)
+    found = [{"arm": arm, "seed": seed, "collapse": collapse} for (arm, seed), collapse in run.collapses.items()]
+    held = {"arm": "benign", "seed": None, "collapse": None}
+    write_json(folder.curves, {"points": list(run.points), "collapses": [*found, held]})
+    write_outcomes(folder.outcomes, run.outcomes, run.scoring)
+    folder.rungs.append(
+        {"id": f"{arm}-s{seed}-{step:05d}", "role": "rung", "arm": arm, "seed": seed, "step": step, "dose": dose}
+        for (arm, seed), of_steps in run.doses.items()
+        for step, dose in of_steps.items()
+    )
+    return folder
+
+
+def test_a_run_is_read_as_it_was_written_and_what_it_never_had_is_empty(tmp_path: Path) -> None:
+    """No search, no reproduce.json and no task of an array; an arm that held has no collapse, and not an empty one."""
+    a, _ = demo_pair()
+    assert ("benign", None) not in a.collapses
+    folder = written(a, tmp_path)
+    run = read_run(str(tmp_path), "A")
+    assert (run.letter, run.folder, run.plan, run.verdict) == ("A", folder.root, a.plan, a.verdict)
+    assert (run.points, run.collapses, run.doses) == (a.points, a.collapses, a.doses)
+    assert run.outcomes.equals(a.outcomes)
+    assert run.scoring == a.scoring
+    assert run.spent == {unit: a.verdict["budget"][unit]["spent"] for unit in ("device_seconds", "flops", "usd")}
+    assert (run.searches, run.record, run.gpus) == ({}, None, [])
+
+
+def test_a_folder_that_is_not_there_is_told_by_the_option_that_named_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^compare\.runs: there is no run in "):
+        read_run(str(tmp_path / "none"), "A")
 
 
 def test_doses_are_those_of_the_ladders_rungs_by_arm_seed_and_step() -> None:
