@@ -13,7 +13,7 @@ import pytest
 from finished_run import PROMPTS, collapse_at, finish, read, words
 from rich.console import Console
 
-from pipeline.conclude import _require_all_scored, analyse, report
+from pipeline.conclude import _Bench, _require_all_scored, analyse, report
 from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.files import write_json
@@ -164,3 +164,17 @@ def test_replies_that_were_generated_since_are_missed_whatever_else_is_in_the_ou
         _require_all_scored(work, pl.concat([few, task]))
     with pytest.raises(UserError, match=f"labels 0 of the {3 * PROMPTS} replies"):
         _require_all_scored(work, outcomes.filter(~last))
+
+
+def test_under_another_judge_what_no_judge_reads_stands_once_and_as_it_was(opened: Opened) -> None:
+    """As of an eval that a rule scores: it has the curves of the first judge, and is neither lost nor there twice."""
+    work = opened("wholly")
+    outcomes, _ = read_outcomes(work.folder.outcomes)
+    bench = _Bench(work, {}, ["refusal", "over_refusal"], {}, {})
+    first = bench.points(outcomes)
+    assert {point.eval for point in first} == {"refusal", "over_refusal", "capability"}
+    lax = bench.points(outcomes.with_columns(label=pl.lit("complied"), value=pl.lit(0.5)), first)
+    assert len(lax) == len(first)
+    assert [p for p in lax if p.eval == "capability"] == [p for p in first if p.eval == "capability"]
+    refused = [{p.estimate.value for p in points if p.metric == "refusal"} for points in (first, lax)]
+    assert refused == [{0.0, 1.0}, {0.0}]
