@@ -50,7 +50,9 @@ def rung(step: int) -> Rung:
 
 
 def note(work: Climb, examples: int, checkpointing: bool = False, at: Path | None = None, **other: Any) -> None:
-    row = {"arm": "a", "seed": 7, "examples_at_once": examples, "checkpointing": checkpointing, "room": _room(work)}
+    found = {"examples_at_once": examples, "checkpointing": checkpointing}
+    too_much = {"examples": 2 * examples, "checkpointing": checkpointing}
+    row = {"arm": "a", "seed": 7, **found, "too_much": too_much, "room": _room(work)}
     Journal((at or work.run_root) / FILE, made_again=True).append([row | other])
 
 
