@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,8 @@ def main() -> None:
         print("experts' kernels:", "a CPU's" if cpu_experts.install() else "vLLM's choice", flush=True)
     entry = _entry()
     if place := os.environ.pop(AHEAD, None):
-        sys.argv[1:] = _told(Path(place), () if entry else (_MODULE,))
+        import_all()
+        sys.argv[1:] = _told(Path(place))
     if entry is None:
         runpy.run_module(_MODULE, run_name="__main__")
     else:
@@ -79,11 +79,16 @@ def _entry() -> Any:
     return None
 
 
-def _told(place: Path, more: Sequence[str]) -> list[str]:
-    """Import what a start imports, and more; then wait for the options and return them."""
-    for name in (*more, *_ENGINE, *(_CPU_WORKER if os.environ.get(FORK) == "1" else ())):
+def import_all() -> None:
+    """Import what a start imports, without touching a device."""
+    server = () if _entry() else (_MODULE,)
+    for name in (*server, *_ENGINE, *(_CPU_WORKER if os.environ.get(FORK) == "1" else ())):
         with contextlib.suppress(ImportError):  # what is amiss is told by the start
             importlib.import_module(name)
+
+
+def _told(place: Path) -> list[str]:
+    """Say that all is imported; wait for the options and return them."""
     (place / READY).touch()
     with (place / GO).open("rb") as line:
         line.read(1)

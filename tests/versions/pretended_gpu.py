@@ -1,9 +1,10 @@
 """Does the installed vLLM take our command line for GPUs? Its own parser and configuration say so, no GPU is needed.
 
 `python -m tests.versions.pretended_gpu` pretends to have H100s, hands each of `CHANGES` to vLLM's parser, builds the
-whole engine's configuration of it, and prints a row each as JSON. No weights are loaded and nothing is generated: that
-the kernels run, and how fast, only a GPU says. vLLM's kernels want a driver's library to be imported at all: a compiler
-makes an empty one. `--parse` leaves the configuration out: for a vLLM that is built for the CPU.
+whole engine's configuration of it, and prints a row each as JSON; before them, whether what is imported ahead of a
+start leaves the devices alone. No weights are loaded and nothing is generated: that the kernels run, and how fast, only
+a GPU says. vLLM's kernels want a driver's library to be imported at all: a compiler makes an empty one. `--parse`
+leaves all but the parser out: for a vLLM that is built for the CPU.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any, Final
 
 from pipeline.config.compose import load
 from pipeline.schema import ServeConfig
+from pipeline.serve import vllm_server
 from pipeline.serve.device import OFFLINE
 from pipeline.serve.server import Server
 
@@ -65,7 +68,8 @@ def main() -> int:
         if not parse_only:
             pretend()
         (Path(folder) / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")
-        rows = [tried(Path(folder), change, parse_only) for change in CHANGES]
+        rows = [] if parse_only else [imported_ahead()]
+        rows += [tried(Path(folder), change, parse_only) for change in CHANGES]
     print(json.dumps(rows))
     return int(any(row["refused"] for row in rows))
 
@@ -104,6 +108,24 @@ def pretend() -> None:
     }
     methods = {name: classmethod(lambda _, *__, value=value, **___: value) for name, value in told.items()}
     vllm.platforms._current_platform = type("PretendedH100", (NonNvmlCudaPlatform,), methods)()
+
+
+def imported_ahead() -> dict[str, Any]:
+    """Say whether what is imported ahead of a start leaves the devices alone: they are being trained on."""
+    import torch
+
+    touched: list[str] = []
+
+    def touch(*_: Any) -> None:
+        touched.append("".join(traceback.format_stack(limit=8)))
+        raise RuntimeError("a device was touched")
+
+    before, torch.cuda._lazy_init = torch.cuda._lazy_init, touch
+    vllm_server.import_all()
+    torch.cuda._lazy_init = before
+    told = f"a device was touched: {touched[0][-500:]}" if touched else None
+    lacking = [name for name in vllm_server._ENGINE if name not in sys.modules]
+    return {"change": "imported ahead", "refused": told, "lacking": lacking}
 
 
 def tried(folder: Path, change: dict[str, Any], parse_only: bool) -> dict[str, Any]:
