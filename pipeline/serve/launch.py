@@ -64,17 +64,15 @@ class Ahead:
         self._line: int | None = None
 
     def start(self) -> None:
-        """Let it import from now on. On a file system without pipes the server starts when it is needed."""
+        """Let it import from now on; where it cannot (a file system without pipes), the server starts when needed."""
         shutil.rmtree(self._place, ignore_errors=True)  # of a command that was killed
-        try:
+        env = {**environment(*self._env), keyed.KEY: self.key, vllm_server.AHEAD: str(self._place)}
+        with contextlib.suppress(OSError):
             self._place.mkdir(mode=0o700, parents=True)
             os.mkfifo(self._place / vllm_server.GO, 0o600)
-        except OSError:
-            return
-        # Opened for reading as well: it waits for nobody, and the other side never sees an end.
-        self._line = os.open(self._place / vllm_server.GO, os.O_RDWR | os.O_CLOEXEC)
-        env = {**environment(*self._env), keyed.KEY: self.key, vllm_server.AHEAD: str(self._place)}
-        self._begun, self._process = time.monotonic(), launch(command(), env, self._log)
+            # Opened for reading as well: it waits for nobody, and the other side never sees an end.
+            self._line = os.open(self._place / vllm_server.GO, os.O_RDWR | os.O_CLOEXEC)
+            self._begun, self._process = time.monotonic(), launch(command(), env, self._log)
 
     def wait(self) -> None:
         """Wait until it has imported: on a CPU it would else disturb the clock of what is trained beside it."""

@@ -125,11 +125,14 @@ time.sleep(60)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_without_pipes_on_the_file_system_nothing_is_started(ahead: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lacks", ["os.mkfifo", "pipeline.serve.launch.launch"])
+def test_without_pipes_or_processes_nothing_is_started(
+    lacks: str, ahead: Ahead, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(os, "mkfifo", refuse)
+    monkeypatch.setattr(lacks, refuse)
     ahead.start()
     ahead.wait()
     assert ahead.take([]) is None
