@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import guard, interpreter
+from pipeline.files import write_atomic
 from pipeline.schema import ServeConfig
 from pipeline.serve import keyed, vllm_server
 from pipeline.serve.device import Servable, environment
@@ -61,17 +62,13 @@ class Ahead:
         self._place = log.parent / "ahead"
         self._process: subprocess.Popen[bytes] | None = None
         self._begun = 0.0
-        self._line: int | None = None
 
     def start(self) -> None:
-        """Let it import from now on; where it cannot (a file system without pipes), the server starts when needed."""
+        """Let it import from now on; where it cannot, the server starts when it is needed."""
         shutil.rmtree(self._place, ignore_errors=True)  # of a command that was killed
         env = {**environment(*self._env), keyed.KEY: self.key, vllm_server.AHEAD: str(self._place)}
         with contextlib.suppress(OSError):
             self._place.mkdir(mode=0o700, parents=True)
-            os.mkfifo(self._place / vllm_server.GO, 0o600)
-            # Opened for reading as well: it waits for nobody, and the other side never sees an end.
-            self._line = os.open(self._place / vllm_server.GO, os.O_RDWR | os.O_CLOEXEC)
             self._begun, self._process = time.monotonic(), launch(command(), env, self._log)
 
     def wait(self) -> None:
@@ -83,10 +80,9 @@ class Ahead:
 
     def take(self, options: Sequence[str]) -> subprocess.Popen[bytes] | None:
         """Let it be the server with these options, and return its process; None where there is none any more."""
-        if not self._alive() or self._line is None:
+        if not self._alive():
             return None
-        (self._place / vllm_server.OPTIONS).write_text(json.dumps(list(options)), encoding="utf-8")
-        os.write(self._line, b"1")
+        write_atomic(self._place / vllm_server.OPTIONS, json.dumps(list(options)))
         process, self._process = self._process, None
         return process
 
@@ -95,9 +91,6 @@ class Ahead:
         if self._process is not None:
             guard.end(self._process)
             self._process = None
-        if self._line is not None:
-            os.close(self._line)
-            self._line = None
         with contextlib.suppress(OSError):
             shutil.rmtree(self._place)
 

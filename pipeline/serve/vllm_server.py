@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ FORK = "HOLDFAST_FORK_ENGINE"  # set by `pipeline.serve.device` where no device 
 LORA_BY_ADAPTER = "HOLDFAST_LORA_BY_ADAPTER"  # serve.cpu_lora_by_adapter, set on a CPU only
 EXPERTS = "HOLDFAST_CPU_EXPERTS"  # set on a CPU only, where the model is a mixture of experts
 AHEAD = "HOLDFAST_AHEAD"  # started ahead of time: the folder in which it is told what to do
-READY, GO, OPTIONS = "ready", "go", "options"  # it has imported; a pipe: the options are written
+READY, OPTIONS = "ready", "options"  # files there: it has imported; what it is told
+POLL_S = 0.05
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 _NEWER = "vllm.entrypoints.launchers.api_server.entry"  # from 0.29 on; 0.33 warns of the older
@@ -88,10 +90,13 @@ def import_all() -> None:
 
 
 def _told(place: Path) -> list[str]:
-    """Say that all is imported; wait for the options and return them."""
+    """Say that all is imported; wait for the options and return them.
+
+    It looks for a file: a pipe would be left in the run folder by a kill, and stop whoever reads or copies that.
+    """
     (place / READY).touch()
-    with (place / GO).open("rb") as line:
-        line.read(1)
+    while not (place / OPTIONS).exists():
+        time.sleep(POLL_S)
     told = json.loads((place / OPTIONS).read_text(encoding="utf-8"))
     return [str(option) for option in told]
 

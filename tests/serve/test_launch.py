@@ -1,4 +1,4 @@
-"""A server's process that is started ahead of time: the real guard and pipe, and a script instead of vLLM."""
+"""A server's process that is started ahead of time: the real guard, and a script instead of vLLM."""
 
 import json
 import os
@@ -55,7 +55,8 @@ def test_it_imports_waits_and_does_what_it_is_told(ahead: Ahead, tmp_path: Path)
     ahead.start()
     ahead.wait()
     assert not (tmp_path / "logs" / "told").exists()
-    long = ["--lora-modules", *(f"rung-{number}" * 20 for number in range(2000))]  # more than a pipe holds
+    assert all(path.is_file() for path in (tmp_path / "logs" / "ahead").iterdir()), "a copy of the folder must not hang"
+    long = ["--lora-modules", *(f"rung-{number}" * 20 for number in range(2000))]
     process = ahead.take(long)
     assert process is not None
     assert json.loads(awaited(tmp_path / "logs" / "told")) == [long, True]
@@ -125,11 +126,11 @@ time.sleep(60)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("lacks", ["os.mkfifo", "pipeline.serve.launch.launch"])
-def test_without_pipes_or_processes_nothing_is_started(
+@pytest.mark.parametrize("lacks", ["pathlib.Path.mkdir", "pipeline.serve.launch.launch"])
+def test_where_no_process_can_be_started_ahead_there_is_none(
     lacks: str, ahead: Ahead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(lacks, refuse)
