@@ -9,7 +9,7 @@ moves and a ninth of what it keeps for the backward pass: `python -m benchmarks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -26,13 +26,11 @@ def spare_copies(trainer: Any, adapted: Any) -> None:
     trainer.training_step = partial(_step_without, _adapters(adapted), trainer.training_step)
 
 
-@contextmanager
-def without_copies(adapted: Any) -> Iterator[None]:
+def without_copies(adapted: Any) -> AbstractContextManager[None]:
     """Leave PEFT's copies out of passes under autocast; the backward pass belongs inside, too, since gradient
     checkpointing runs the modules once more there.
     """
-    with _without(_adapters(adapted)):
-        yield
+    return _without(_adapters(adapted))
 
 
 def _adapters(adapted: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.generate.stage import LOG
+from pipeline.generate.stage import LOG, trains_and_serves
 from pipeline.serve.launch import Ahead
 from pipeline.workspace import Workspace
 
@@ -17,7 +17,7 @@ from pipeline.workspace import Workspace
 @contextmanager
 def may_start(work: Workspace) -> Iterator[None]:
     """Let the server's process be started ahead, where this one trains and serves; end what nobody needed."""
-    if {"train", "generate"} <= set(work.config.stages) and work.config.cluster.job is None:
+    if trains_and_serves(work.config):
         work.ahead = Ahead(work.subject, work.config.serve, work.device, work.folder.logs / LOG)
     try:
         yield

@@ -19,7 +19,7 @@ from pipeline.contain.weights import destroy
 from pipeline.errors import InstrumentError
 from pipeline.files import digest
 from pipeline.generate.proof import WIDEST, difference
-from pipeline.generate.stage import server_of
+from pipeline.generate.stage import server_of, trains_and_serves
 from pipeline.plan.make import tasks
 from pipeline.serve.server import BASE_NAME, served_logprobs
 from pipeline.subject.empty import without_weights
@@ -59,9 +59,8 @@ def rehearse(work: Workspace) -> None:
 
 def _wanted(work: Workspace) -> bool:
     """Say whether to rehearse: this process trains and serves, and has done nothing of either."""
-    config = work.config
-    both = {"train", "generate"} <= set(config.stages) and config.cluster.job is None
-    if not both or not (_is_long(work) if config.serve.rehearse is None else config.serve.rehearse):
+    asked = work.config.serve.rehearse
+    if not trains_and_serves(work.config) or not (_is_long(work) if asked is None else asked):
         return False
     return all(row["stage"] == REHEARSE and row["status"] != "done" for row in work.ledger.attempts())
 

@@ -24,7 +24,7 @@ from pipeline.plan.make import training_caps
 from pipeline.progress import bar_for, left
 from pipeline.records import BASE_RUNG, Reply, Rung
 from pipeline.rungs import UNLOADED, ZERO_RUNG
-from pipeline.schema import ArmConfig
+from pipeline.schema import ArmConfig, Config
 from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve.server import Server
 from pipeline.store import task_folder
@@ -211,6 +211,11 @@ def _to_be_climbed(work: Workspace) -> Spent:
         left = {unit: 0.0 if math.isinf(cap) else max(0.0, cap - spent[unit]) for unit, cap in share.items()}
         total += Spent(left["device_seconds"], left["flops"], 0, left["usd"])
     return total
+
+
+def trains_and_serves(config: Config) -> bool:
+    """Say whether a process with this configuration trains and then serves, which a cluster's jobs share out."""
+    return {"train", "generate"} <= set(config.stages) and config.cluster.job is None
 
 
 def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:

@@ -24,7 +24,6 @@ from pipeline.schema import ServeConfig
 from pipeline.serve import keyed, vllm_server
 from pipeline.serve.device import Servable, environment
 
-POLL_S: Final = 0.05
 PATIENCE_S: Final = 120.0  # for imports, on a slow disk
 
 
@@ -76,7 +75,7 @@ class Ahead:
         while self._alive() and time.monotonic() < self._begun + PATIENCE_S:
             if (self._place / vllm_server.READY).exists():
                 return
-            time.sleep(POLL_S)
+            time.sleep(vllm_server.POLL_S)
 
     def take(self, options: Sequence[str]) -> subprocess.Popen[bytes] | None:
         """Let it be the server with these options, and return its process; None where there is none any more."""
@@ -91,8 +90,7 @@ class Ahead:
         if self._process is not None:
             guard.end(self._process)
             self._process = None
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._place)
+        shutil.rmtree(self._place, ignore_errors=True)
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
