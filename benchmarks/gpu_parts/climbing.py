@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_parts.call import Call, scratch
+from benchmarks.gpu_parts.device import synchronise
 from benchmarks.gpu_parts.way import PACKED, RANK, STEPS, Way
 from benchmarks.shapes import Shape
 from pipeline.arms.memory import FILE
@@ -31,8 +32,6 @@ def climbed(
     A step's seconds run from one report to the next, so all that the trainer does between two steps is in them. Only
     the last step is saved; the trainer's own retry with fewer examples is left to the caller, who counts them.
     """
-    import torch
-
     from pipeline.train.stage import prepare_process
 
     root = scratch(call, "climb")
@@ -43,8 +42,7 @@ def climbed(
     def on_step(dose: Dose, _: Mapping[str, float]) -> None:
         if (root / FILE).exists():
             raise _FewerError
-        if call.device.startswith("cuda"):
-            torch.cuda.synchronize()
+        synchronise(call.device)
         stamps.append((dose.tokens, time.perf_counter()))
 
     try:
