@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.generate.stage import LOG, trains_and_serves
+from pipeline.schema import Config
 from pipeline.serve.launch import Ahead
 from pipeline.workspace import Workspace
+
+LOG = "server.log"  # in the run's logs
+
+
+def trains_and_serves(config: Config) -> bool:
+    """Say whether a process with this configuration trains and then serves, which a cluster's jobs share out."""
+    return {"train", "generate"} <= set(config.stages) and config.cluster.job is None
 
 
 @contextmanager

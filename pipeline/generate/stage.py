@@ -13,6 +13,7 @@ from pipeline.cluster.lease import LEASE, outstanding, used
 from pipeline.cluster.task import name as task_name
 from pipeline.contain import begun, contain, destroyed, require_replies
 from pipeline.errors import UserError
+from pipeline.generate.ahead import LOG
 from pipeline.generate.asked import ALL
 from pipeline.generate.matrix import Cell, Generator, journal, most_flops
 from pipeline.generate.proving import Prover, proofs
@@ -24,7 +25,7 @@ from pipeline.plan.make import training_caps
 from pipeline.progress import bar_for, left
 from pipeline.records import BASE_RUNG, Reply, Rung
 from pipeline.rungs import UNLOADED, ZERO_RUNG
-from pipeline.schema import ArmConfig, Config
+from pipeline.schema import ArmConfig
 from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve.server import Server
 from pipeline.store import task_folder
@@ -34,7 +35,6 @@ from pipeline.train.standing import require_whole
 from pipeline.workspace import Workspace
 
 STAGE = "generate"
-LOG = "server.log"  # in the run's logs
 
 
 def generate(work: Workspace, tracker: Tracker) -> None:
@@ -211,11 +211,6 @@ def _to_be_climbed(work: Workspace) -> Spent:
         left = {unit: 0.0 if math.isinf(cap) else max(0.0, cap - spent[unit]) for unit, cap in share.items()}
         total += Spent(left["device_seconds"], left["flops"], 0, left["usd"])
     return total
-
-
-def trains_and_serves(config: Config) -> bool:
-    """Say whether a process with this configuration trains and then serves, which a cluster's jobs share out."""
-    return {"train", "generate"} <= set(config.stages) and config.cluster.job is None
 
 
 def _server(work: Workspace, rungs: Sequence[Rung], attempt: Attempt) -> Server:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.arms.memory import out_of_memory
 from pipeline.errors import InstrumentError, UserError
-from pipeline.sharded.messages import Answer, Ask, Call, Done, Failed, Start, Told, Used
+from pipeline.sharded.messages import LOADED, Answer, Ask, Call, Done, Failed, Start, Told, Used
 
 CODE_LEFT = 143  # of a process whose command has gone
 
@@ -115,7 +115,7 @@ def main(line: int, place: Path) -> None:
     try:
         _member.append(member)
         _join(member.start)
-        member.model = _share_of_the_subject(member.start)
+        member.model = _share_of_the_subject(member)
         member.serve()
     except _CommandGoneError:
         raise SystemExit(CODE_LEFT) from None
@@ -157,12 +157,13 @@ def _join(start: Start) -> None:
     )
 
 
-def _share_of_the_subject(start: Start) -> Any:
+def _share_of_the_subject(member: Member) -> Any:
     from pipeline.sharded.weights import load_share
     from pipeline.train.process import prepare_process, quiet_libraries
 
     quiet_libraries()
-    model = load_share(start.subject, start.device)
+    start = member.start
+    model = load_share(start.subject, start.device, lambda: member.ask(LOADED))
     prepare_process(start.subject.parameters, start.device, start.threads)
     return model
 

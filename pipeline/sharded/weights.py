@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from pipeline.errors import InstrumentError
-from pipeline.sharded.member import this
-from pipeline.sharded.messages import LOADED
 from pipeline.subject.empty import without_weights
 from pipeline.subject.subject import Subject
 from pipeline.subject.weights import is_of_text
@@ -15,10 +14,12 @@ from pipeline.subject.weights import is_of_text
 _LAYERS: Final = ("layers", "h", "blocks")
 
 
-def load_share(subject: Subject, device: str) -> Any:
+def load_share(subject: Subject, device: str, wait_for_all: Callable[[], object]) -> Any:
     """Return the subject as a transformers causal LM of which this process holds its share; all processes call it.
 
     The first process reads the weights into main memory, once; each tensor then goes to all, and each keeps its part.
+    `wait_for_all` returns once the first has read them. It is no collective, which would end by its timeout: with NCCL
+    that is ten minutes, and a large subject on a shared disk may take longer.
     The adapters are put on later, so that they are no part of what is sharded: every process has them whole.
 
     Raises:
@@ -31,7 +32,7 @@ def load_share(subject: Subject, device: str) -> Any:
 
     leads = dist.get_rank() == 0
     model = subject.load_model("cpu") if leads else without_weights(subject)
-    _wait_for_all()
+    wait_for_all()
     model.requires_grad_(False)  # else the sharded weights would have to be of one dtype
     _same_types(model)
     whole = model.state_dict() if leads else {}
@@ -62,15 +63,6 @@ def layers_of(model: Any) -> Any:
             "its weights cannot be cut up; set subject.fsdp=false"
         )
     return max(found, key=len)
-
-
-def _wait_for_all() -> None:
-    """Wait until the first process has read the subject, by the command's word: a collective would end by its timeout.
-
-    With NCCL that is ten minutes, and a large subject on a shared disk may take longer.
-    """
-    if member := this():
-        member.ask(LOADED)
 
 
 def _same_types(model: Any) -> None:
