@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.child import reason_in, shortened
-from benchmarks.gpu_parts import device, serving, training, ways, whole
+from benchmarks.gpu_parts import device, mixing, serving, training, ways, whole
 from benchmarks.gpu_parts.call import TIME_IS_UP, Call
 from benchmarks.gpu_parts.models import SHAPES
 from benchmarks.gpu_parts.record import NOT_MEASURED, Figure, Wanted, read, write
@@ -26,7 +26,7 @@ from benchmarks.gpu_parts.record import NOT_MEASURED, Figure, Wanted, read, writ
 Measures = Iterable[tuple[Wanted, Callable[[], Figure]]]
 PARTS: Final[dict[str, Callable[[Call], Measures]]] = {
     "a": training.measures,
-    "b": serving.mixed,
+    "b": mixing.measures,
     "c": serving.starts,
     "d": whole.measures,
     "e": ways.measures,
@@ -63,7 +63,7 @@ def everything() -> list[Wanted]:
     return [
         *device.wanted(),
         *training.wanted(names, (512, 2048)),
-        *serving.wanted_mixes(names),
+        *mixing.wanted(names),
         *serving.wanted_starts(names),
         *whole.wanted(),
         *ways.wanted(names),

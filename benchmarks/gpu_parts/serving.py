@@ -1,9 +1,8 @@
-"""(b) Adapters mixed in one engine, (c) what a start costs, (f) sleep and wake: vLLM with made-up weights."""
+"""(c) what a start of vLLM costs, (f) sleep and wake, with made-up weights; what (b), mixing.py, shares with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,14 +11,9 @@ from typing import Any, Final
 
 from benchmarks.gpu_parts.call import Call, Once, scratch
 from benchmarks.gpu_parts.engine import Engine, Request
-from benchmarks.gpu_parts.models import save_adapters, save_config
+from benchmarks.gpu_parts.models import save_config
 from benchmarks.gpu_parts.record import Figure, Wanted
-from pipeline.serve.adapters import adapted_modules
 
-RANK: Final = 16
-# Adapters that the requests are spread over: first the target's, right after the bare base that it is a share of.
-MIXES: Final = (16, 0, 4, 1, 32)
-SLOTS: Final = (32,)  # max_loras: all fit in a batch
 REPEATS: Final = 3
 STARTS: Final = {  # in this order: the second finds what the first compiled
     "graphs-cold": "CUDA graphs and compiled kernels, caches empty",
@@ -55,11 +49,6 @@ def load_of(call: Call) -> Load:
     return Load(8, 8, 4) if call.short else Load()
 
 
-def mixes_of(call: Call) -> tuple[int, ...]:
-    """Return the numbers of adapters that are mixed."""
-    return (2, 0, 1) if call.short else MIXES
-
-
 def options_of(call: Call, folder: Path, **more: Any) -> dict[str, Any]:
     """Return the arguments of `vllm.LLM`: made-up weights, no tokenizer, else as `pipeline.serve` starts the server."""
     load = load_of(call)
@@ -79,17 +68,6 @@ def options_of(call: Call, folder: Path, **more: Any) -> dict[str, Any]:
     return options | more
 
 
-def lora_options(slots: int, adapters: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what an engine needs for adapters (name → folder), as `pipeline.serve.server` tells the server."""
-    return {
-        "enable_lora": True,
-        "max_loras": slots,
-        "max_lora_rank": RANK,
-        "max_cpu_loras": max(slots, len(adapters)),
-        "lora_target_modules": adapted_modules(adapters.values()),
-    }
-
-
 def environment_of(call: Call) -> dict[str, str]:
     """Return what the engine's process needs in its environment beside the machine's."""
     return (
@@ -97,84 +75,7 @@ def environment_of(call: Call) -> dict[str, str]:
     )
 
 
-# --- (b)
-
-
-def wanted_mixes(shapes: Sequence[str], mixes: Sequence[int] = MIXES, slots: Sequence[int] = SLOTS) -> list[Wanted]:
-    return [want for name in shapes for want in (_bare(name), *(_mix(name, s, m) for s in slots for m in mixes))]
-
-
-def _bare(name: str) -> Wanted:
-    return Wanted("b", f"{name}-bare", f"{name}: an engine without LoRA", "tokens/s")
-
-
-def _mix(name: str, slots: int, mixed: int) -> Wanted:
-    what = f"{name}: {mixed} adapters of rank {RANK} mixed, max_loras {slots}"
-    return Wanted("b", f"{name}-{slots}-{mixed}", what, "tokens/s", "of the bare base", ">= 0.8" * (mixed == 16))
-
-
-class Mixing:
-    """The engines of one shape, one up at a time; `base` is the bare engine's tokens/s once that was measured."""
-
-    def __init__(self, call: Call, name: str) -> None:
-        self.call = call
-        self.name = name
-        self.root = scratch(call, f"b-{name}")
-        self.load = load_of(call)
-        self.base = float("nan")
-        self._slots = 0
-        self._stack = ExitStack()
-        self._adapters = Once(self._save)
-        self._engine = Once(lambda: self._start(0))
-
-    def bare(self) -> Figure:
-        """Measure the engine without LoRA."""
-        figure = _rate(_bare(self.name), self._up(0), self.load.spread([]))
-        self.base = figure.value
-        return figure
-
-    def mix(self, want: Wanted, slots: int, count: int) -> Figure:
-        """Measure `count` adapters mixed in an engine with `slots` of them in a batch."""
-        return _rate(want, self._up(slots), self.load.spread(list(self._adapters())[:count]), count, self.base)
-
-    def close(self) -> None:
-        """End the engine that is up."""
-        self._stack.close()
-
-    def _up(self, slots: int) -> Engine:
-        if slots != self._slots:
-            self.close()
-            self._slots, self._engine = slots, Once(lambda: self._start(slots))
-        return self._engine()
-
-    def _start(self, slots: int) -> Engine:
-        folder = save_config(self.call.shape(self.name), self.root / "model", self.call.dtype)
-        adapters = self._adapters() if slots else {}
-        more = lora_options(slots, adapters) if slots else {}
-        options = options_of(self.call, folder, **more)
-        engine = Engine(options, self.root / f"slots-{slots}", adapters, environment_of(self.call))
-        return self._stack.enter_context(engine)
-
-    def _save(self) -> dict[str, Path]:
-        shape, count = self.call.shape(self.name), max(mixes_of(self.call))
-        return save_adapters(shape, self.root / "adapters", count, RANK, self.call.dtype)
-
-
-def mixed(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
-    """Yield every figure of (b)."""
-    for name in call.shapes:
-        mixing = Mixing(call, name)
-        try:
-            yield _bare(name), mixing.bare
-            for slots in (max(mixes_of(call)),) if call.short else SLOTS:
-                for count in mixes_of(call):
-                    want = _mix(name, slots, count)
-                    yield want, partial(mixing.mix, want, slots, count)
-        finally:
-            mixing.close()
-
-
-def _rate(
+def rate(
     want: Wanted, engine: Engine, requests: Sequence[Request], adapters: int = 0, base: float = float("nan")
 ) -> Figure:
     """Return the tokens written a second, the median of `REPEATS` rounds after a warm-up round.
@@ -236,7 +137,7 @@ def _started(call: Call, name: str, kind: str, root: Path, first: Once[None], wa
     folder = save_config(call.shape(name), root / "model", call.dtype)
     options = options_of(call, folder, enforce_eager=kind == "eager" or call.short)
     with Engine(options, root / kind, environment=_with_caches(call, root)) as engine:
-        figure = _rate(_start(name, kind), engine, load_of(call).spread([]))
+        figure = rate(_start(name, kind), engine, load_of(call).spread([]))
     if kind == "graphs-warm":
         warm.append(engine.started_s)
     of = warm[0] if warm else float("nan")  # the cold start comes first: its ratio is the reader's to take

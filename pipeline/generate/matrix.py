@@ -23,6 +23,7 @@ from pipeline.records import Reply, Rung
 from pipeline.schema import ServeConfig
 from pipeline.serve.server import Server
 from pipeline.serve.watch import first_of
+from pipeline.serve.width import requests_at_once
 from pipeline.store import RunFolder
 from pipeline.subject.subject import Subject
 
@@ -123,7 +124,7 @@ def most_flops(subject: Subject, cells: Iterable[Cell]) -> float:
 
 
 class Generator:
-    """Sends batches to a server, `in_flight` at once, within an allowance; replies are appended as they arrive."""
+    """Sends batches to a server, several at once, within an allowance; replies are appended as they arrive."""
 
     def __init__(
         self,
@@ -166,7 +167,7 @@ class Generator:
         and is then halved: what is left of a budget is used up to the last prompt that surely fits.
         """
         waiting = deque(batches(cells, self.config.batch_size))
-        wide = self.config.in_flight * (self.config.batch_size if any(cell.temperature > 0 for cell in cells) else 1)
+        wide = requests_at_once(self.config, alone=any(cell.temperature > 0 for cell in cells))
         pending: dict[Future[list[Reply]], list[Cell]] = {}
         with self.server.client() as client, ThreadPoolExecutor(wide) as pool:
             try:

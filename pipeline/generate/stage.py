@@ -227,5 +227,6 @@ def server_of(
     """Return a server of the subject with adapters of the arms' ranks; `attempt` beats while its start is awaited."""
     ranks = [arm.lora.rank for arm in arms.values()]
     template = work.config.subject.chat_template
-    place = work.folder.logs / log
-    return Server(work.subject, adapters, ranks, work.config.serve, place, template, attempt.beat_waiting, work.ahead)
+    place, prompts = work.folder.logs / log, sum(len(spec.eval.samples()) * spec.draws for spec in work.specs)
+    beat = attempt.beat_waiting
+    return Server(work.subject, adapters, ranks, work.config.serve, place, template, beat, work.ahead, prompts)

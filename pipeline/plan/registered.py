@@ -118,5 +118,5 @@ def _word(value: Any) -> str:
     if isinstance(value, list):
         numbers = all(isinstance(item, int | float) for item in value)
         return f"[{', '.join(f'{item:g}' for item in value)}]" if value and numbers else f"{len(value)} entries"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

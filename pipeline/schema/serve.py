@@ -14,7 +14,7 @@ class ServeConfig:
     device: str = "auto"  # auto, cpu or cuda
     port: int | None = None  # null: a free one
     max_model_len: int = 256  # tokens, prompt and reply
-    max_loras: int = 8  # adapters in one engine batch; more are swapped in as needed
+    max_loras: int | None = 8  # adapters in one engine step, others wait; null: as many as can meet
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None  # tokens in one engine step; null: vLLM's default
     gpu_memory_utilization: float = 0.9
@@ -29,7 +29,7 @@ class ServeConfig:
     rehearse: bool | None = False  # start it before training, too; null: where that is long (generate/rehearsal.py)
     hung_after_s: float = 60.0  # without processor time while something is awaited, the server is ended
     batch_size: int = 64  # prompts a request
-    in_flight: int = 8  # requests at once
+    in_flight: int | None = 8  # requests at once; null: enough to keep max_num_seqs replies under way
     extra_args: list[str] = field(default_factory=list)  # passed to vLLM as they are
 
 

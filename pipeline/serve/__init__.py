@@ -11,5 +11,6 @@ cpu_lora.py     on a CPU, vLLM's multi-LoRA operator with one matrix product an 
 replaced.py     how a function of vLLM's is replaced by ours
 cpu_experts.py  on a CPU, experts' kernels
 lone_worker.py  on a CPU, no store that listens to the network, in an older vLLM
+width.py        how much is asked at once, where the configuration leaves it open
 watch.py        tells a server that hangs from one that is slow
 """

@@ -54,6 +54,7 @@ class Server:
         chat_template: a file to use in the chat endpoint instead of the tokenizer's own.
         beat: called all the while the start is awaited, in the thread that waits.
         ahead: a process of the same subject and configuration that was started ahead of time.
+        prompts: that each adapter is asked; 0: not known.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Server:
         chat_template: str | None = None,
         beat: Callable[[], None] = no_beat,
         ahead: Ahead | None = None,
+        prompts: int = 0,
     ) -> None:
         self.subject = subject
         self.adapters = adapters
@@ -75,6 +77,7 @@ class Server:
         self.chat_template = chat_template
         self.beat = beat
         self.ahead = ahead
+        self.prompts = prompts
         self.port = 0
         self._key = secrets.token_urlsafe(32)
         self._process: subprocess.Popen[bytes] | None = None
@@ -237,7 +240,7 @@ class Server:
         if self.adapters:
             largest = largest_rank(self.adapters.values())  # of what PEFT wrote, beside what was planned
             options += ["--max-lora-rank", str(lora_rank([*self.ranks, largest]))]
-            options += adapter_options(self.adapters, config, MAX_CPU_ADAPTERS)
+            options += adapter_options(self.adapters, config, MAX_CPU_ADAPTERS, self.prompts)
         return [*options, *config.extra_args]
 
 

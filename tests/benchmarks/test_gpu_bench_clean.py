@@ -132,7 +132,7 @@ def test_one_start_that_is_not_counted_comes_before_the_cold_one(call: Call, mon
 
     monkeypatch.setattr(Engine, "__enter__", enter)
     monkeypatch.setattr(Engine, "__exit__", lambda *_: None)
-    monkeypatch.setattr(serving, "_rate", lambda want, *_, **__: Figure(want, 1.0))
+    monkeypatch.setattr(serving, "rate", lambda want, *_, **__: Figure(want, 1.0))
     figures = [gpu.attempted(call, want, measure) for want, measure in serving.starts(call)]
     assert [figure.value for figure in figures] == [2.0, 3.0, 4.0]
     assert started[0].options["enforce_eager"] is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import gpu
-from benchmarks.gpu_parts import device, models, serving, ways, whole
+from benchmarks.gpu_parts import device, mixing, models, serving, ways, whole
 from benchmarks.gpu_parts.call import Call
 from benchmarks.gpu_parts.device import Ceilings
 from benchmarks.gpu_parts.engine import Engine, Request
@@ -49,20 +50,20 @@ class Answers:
 def test_a_rate_is_tokens_a_second_against_the_bare_base() -> None:
     engine: Any = Answers(lambda request: request.adapter)
     requests = serving.Load(10, 4, 5).spread(["x", "y"])
-    figure = serving._rate(WANT, engine, requests, adapters=2, base=50.0)
+    figure = serving.rate(WANT, engine, requests, adapters=2, base=50.0)
     assert (figure.value, figure.ratio) == (25.0, 0.5)
     assert figure.raw["seconds"] == [2.0] * serving.REPEATS
 
 
 def test_the_target_is_measured_right_after_its_base_and_before_all_else() -> None:
-    wants = [want.key for want in serving.wanted_mixes(["7B"])]
-    assert wants == ["7B-bare", "7B-32-16", "7B-32-0", "7B-32-4", "7B-32-1", "7B-32-32"]
+    wants = [want.key for want in mixing.wanted(["7B"])]
+    assert wants == ["7B-bare", "7B-16-16", "7B-16-0", "7B-16-4", "7B-16-1", "7B-16-16-streams", "7B-32-32", "7B-32-16"]
 
 
 def test_an_engine_that_ignores_its_adapters_is_caught() -> None:
     engine: Any = Answers(lambda request: "the base")
     with pytest.raises(RuntimeError, match="2 adapters gave 1 different replies"):
-        serving._rate(WANT, engine, serving.Load(10, 4, 5).spread(["x", "y"]), adapters=2)
+        serving.rate(WANT, engine, serving.Load(10, 4, 5).spread(["x", "y"]), adapters=2)
 
 
 @given(st.integers(0, 32), st.integers(1, 600))
@@ -147,7 +148,7 @@ def test_an_engine_is_held_against_itself_by_a_request_that_is_alone(call: Call)
 def test_an_engine_wraps_the_modules_that_the_server_would(tmp_path: Path) -> None:
     adapters = models.save_adapters(models.TINY, tmp_path, 2, 16, "float32")
     linear = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
-    assert serving.lora_options(32, adapters)["lora_target_modules"] == linear
+    assert mixing.lora_options(32, adapters)["lora_target_modules"] == linear
 
 
 def test_an_engine_that_does_not_start_says_why_and_is_started_once(
@@ -160,10 +161,28 @@ def test_an_engine_that_does_not_start_says_why_and_is_started_once(
         raise RuntimeError("the engine ended; its log ends: no kernel image")
 
     monkeypatch.setattr(Engine, "__enter__", fail)
-    figures = [gpu.attempted(call, want, measure) for want, measure in serving.mixed(call)]
-    assert len(figures) == 1 + len(serving.mixes_of(call))
+    figures = [gpu.attempted(call, want, measure) for want, measure in mixing.measures(call)]
+    assert len(figures) == 1 + len(mixing.mixes_of(call))
     assert all("no kernel image" in figure.why for figure in figures)
     assert len(starts) == 2, "once bare and once with adapters"
+
+
+def test_an_engine_is_started_for_each_number_of_slots_and_each_way_once(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[int, str | None]] = []
+
+    def answering(options: dict[str, Any], place: Path, adapters: Any, environment: dict[str, str]) -> Any:
+        started.append((options.get("max_loras", 0), environment.get("VLLM_LORA_ENABLE_DUAL_STREAM")))
+        return nullcontext(Answers(lambda request: request.adapter))
+
+    monkeypatch.setattr(mixing, "Engine", answering)
+    monkeypatch.setattr(mixing, "mixes_of", lambda call: mixing.MIXES)
+    monkeypatch.setattr(mixing, "load_of", lambda call: serving.Load(64, 4, 5))
+    found = {want.key: gpu.attempted(call, want, measure) for want, measure in mixing.measures(call)}
+    assert started == [(0, None), (16, None), (16, "1"), (32, None)]
+    assert [key for key, figure in found.items() if not figure.measured] == []
+    assert {figure.ratio for key, figure in found.items() if key != "0.5B-bare"} == {1.0}
 
 
 # --- (d), (e)

@@ -90,8 +90,8 @@ def test_who_asks_and_what_is_scaled_are_told_and_decide_nothing(config: Config)
     changed.price.devices["h200"].usd_per_hour = 1.0
     found = post_hoc(plan(config), plan(changed))
     assert post_hoc_words(found) == [
-        "review.reviewer: another, planned was None",
-        "review.training_tokens: 1e+12, planned was None",
+        "review.reviewer: another, planned was null",
+        "review.training_tokens: 1e+12, planned was null",
         "price.devices.h200.usd_per_hour: 1, planned was 3.5",
         "price.mfu: 0.2, planned was 0.4",
         "price.parameters: [8e+09], planned was [8e+09, 7e+10]",

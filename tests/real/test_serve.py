@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,11 +19,12 @@ import psutil
 import pytest
 from inspect_task import events_of, make_task, read_log
 
+from benchmarks.seats import seated
 from evals.base import EvalSpec, Sample
 from evals.capability import CapabilityEval
 from pipeline.budget import Allowance, Caps, Ledger, Spent
 from pipeline.errors import InstrumentError
-from pipeline.generate.matrix import Generator, matrix, read_replies
+from pipeline.generate.matrix import Generator, batches, matrix, read_replies
 from pipeline.inspectai import process
 from pipeline.inspectai.run import prove_rendering
 from pipeline.records import Rung
@@ -129,6 +131,47 @@ def test_rung_0_answers_alike_whether_or_not_adapters_are_under_way(
     alone = complete(server, "base", [tiny_subject.subject.prompt_ids(sample.prompt) for sample in samples])
     mixed = {reply.sample: reply.reply for reply in read_replies(folder, rungs[:1])}
     assert [mixed[sample.id] for sample in samples] == alone
+
+
+def test_seats_are_filled_as_simulated_and_more_requests_under_way_fill_more(
+    server: Server, adapters: dict[str, Path], tiny_subject: Any, tmp_path: Path
+):
+    """Every sixteenth token ends a reply, so that lengths differ; vLLM counts its steps itself."""
+    real, simulated = {}, {}
+    for under_way in (4, 16):
+        config = replace(CONFIG, batch_size=16, in_flight=under_way)
+        place = tmp_path / str(under_way)
+        real[under_way], requests = steps_of(server, config, adapters, tiny_subject.subject, place)
+        simulated[under_way] = seated(requests, CONFIG.max_num_seqs, config.max_loras or 0, under_way).steps
+    assert simulated[16] < 0.8 * simulated[4]
+    assert real[16] < 0.9 * real[4], (real, simulated)
+    for under_way, steps in real.items():  # a request takes some steps to arrive, and its prompts one or two
+        assert simulated[under_way] <= steps < 2 * simulated[under_way], (real, simulated)
+
+
+def steps_of(
+    server: Server, config: ServeConfig, adapters: dict[str, Path], subject: Any, place: Path
+) -> tuple[float, list[tuple[str, list[int]]]]:
+    """Ask every adapter 100 prompts; return the steps, and the tokens of the replies by adapter and request."""
+    samples = [Sample(str(n), f"say the word {n} again please", target="x") for n in range(100)]
+    rungs = [Rung(name, "arm", 0, 1, path=str(path)) for name, path in adapters.items()]
+    cells = matrix(rungs, [EvalSpec(CapabilityEval("e", samples, None, [], "capability"), 40)], subject)
+    folder = RunFolder(place)
+    asking = SimpleNamespace(stop_token_ids=list(range(0, 320, 16)), parameters=subject.parameters)
+    with Ledger(folder.ledger, BudgetConfig(), "cpu").attempt("generate") as attempt:
+        generator = Generator(server, config, asking, Allowance(Caps(), attempt, Spent()), folder, rungs)  # type: ignore[arg-type]
+        before = steps_so_far(server)
+        assert generator.run(cells, lambda _: None)
+        steps = steps_so_far(server) - before
+    tokens = {reply.key: reply.tokens_out for reply in read_replies(folder, rungs)}
+    assert len(set(tokens.values())) > 5
+    return steps, [(batch[0].rung, [tokens[cell.key] for cell in batch]) for batch in batches(cells, config.batch_size)]
+
+
+def steps_so_far(server: Server) -> float:
+    with server.client() as client:
+        told = client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in told if line.startswith("vllm:iteration_tokens_total_count"))
 
 
 # vLLM itself asks for its key on the first two alone: /invocations generated for anybody (SageMaker's routes).
