@@ -13,6 +13,7 @@ from pipeline.arms.copies import spare_copies
 from pipeline.arms.ladder import LadderCallback
 from pipeline.arms.longest import LongestFirst, UsedUpError, ends_by_error
 from pipeline.arms.memory import Fit, within_memory
+from pipeline.arms.passes import sort_passes
 from pipeline.arms.targets import as_named, left_out, require_served
 from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
@@ -53,6 +54,7 @@ def climb_once(work: Climb, fit: Fit) -> Ending:
             callback.rows = len(trainer.train_dataset)
             if ends_by_error(work.device):
                 trainer.add_callback(LongestFirst(trainer, work, callback))
+            sort_passes(trainer)
             if work.task.processes > 1:
                 share.join_in(trainer, work.task.processes)
             if callback.first_step_fits():

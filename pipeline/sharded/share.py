@@ -28,7 +28,7 @@ def join_in(trainer: Any, processes: int) -> None:
     _same_start(trained)
     # Mixed precision and no DistributedDataParallel: what accelerate does for one process. All is on its device.
     trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
-    trainer.accelerator.prepare_data_loader = partial(_loader, trainer.accelerator, processes)
+    trainer.accelerator.prepare_data_loader = partial(_loader, trainer, processes)
     trainer.training_step = partial(_averaging, trainer.accelerator, trained, trainer.training_step)
     _reseed(trainer.args.seed)
 
@@ -73,15 +73,17 @@ def _reseed(seed: int) -> None:
         torch.manual_seed(seed + 1_000_003 * dist.get_rank())
 
 
-def _loader(accelerator: Any, processes: int, loader: Any, **_: Any) -> Any:
-    """Return the loader of whole steps, of which this process takes its share, as accelerate prepares it for one."""
+def _loader(trainer: Any, processes: int, loader: Any, **_: Any) -> Any:
+    """Return the loader of whole passes, of which this process takes its share, as accelerate prepares it for one."""
     from accelerate.data_loader import prepare_data_loader
     from torch.utils.data import DataLoader
 
+    from pipeline.arms.passes import like_lengths, passes_to_sort
+
+    accelerator = trainer.accelerator
     whole = DataLoader(
         loader.dataset,
-        batch_size=loader.batch_size * processes,
-        sampler=loader.sampler,
+        batch_sampler=like_lengths(loader, loader.batch_size * processes, passes_to_sort(trainer)),
         collate_fn=partial(share_of, loader.collate_fn, accelerator.process_index, processes),
         pin_memory=loader.pin_memory,
     )
