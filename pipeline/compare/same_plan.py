@@ -1,7 +1,8 @@
 """Are two runs on one plan? Everything but the subject must be the same, as registered and as used. Pure.
 
 The subject is its name, path, revision, recipe, weights and chat template. How it is opened (data type, system prompt,
-template arguments) is the plan's: two runs that differ there differ in two things.
+template arguments) is the plan's: two runs that differ there differ in two things. The judge's version is held as used:
+an update raises it, and the older run's replies can be read by the newer judge, which its plan.json cannot be told.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _SUBJECT: Final = ("name", "path", "revision", "organism", "chat_template")
 _ABOUT: Final = ("owner", "reviewer", "purpose", "training_tokens")
 _MACHINE: Final = ("device", "platform", "cpus")  # with the models of CPU and GPU: whether seconds are one thing
 _WORKING: Final = frozenset(("train", "generate"))  # the stages that a machine's speed tells in
+_JUDGE: Final = "judge"  # among what is post hoc
 _ROWS: Final = 40  # of a list of differences
 
 
@@ -39,8 +41,8 @@ def shared(plan: Mapping[str, Any]) -> dict[str, Any]:
             arm: {"dev": found["dev"], "judge": _identity(found["judge"])}
             for arm, found in (plan.get("search") or {}).items()
         },
-        "judge": _identity(plan["judge"]),
-        "panel": {facts["name"]: _identity(facts) for facts in plan["panel"]},
+        "judge": plan["judge"]["kind"],
+        "panel": {facts["name"]: facts["kind"] for facts in plan["panel"]},
     }
 
 
@@ -52,7 +54,7 @@ def used(run: FinishedRun) -> dict[str, Any]:
         "reasoning": list(run.scoring.reasoning),
         "measures": run.scoring.measures,
         "thresholds": dict(run.verdict["thresholds"]),
-        "post_hoc": {key: _plain(post_hoc[key]["used"]) for key in deciding(post_hoc)},
+        "post_hoc": {key: post_hoc[key]["used"] for key in deciding(post_hoc) if key != _JUDGE},
     }
 
 
@@ -131,9 +133,13 @@ def notes(a: FinishedRun, b: FinishedRun) -> list[str]:
     rest = {"subject_sha256", *_MACHINE}
     one, other = ({k: v for k, v in run.plan["environment"].items() if k not in rest} for run in (a, b))
     lines += [f"The environments differ: {line}" for line in differences(one, other)]
-    changed = deciding(a.verdict.get("post_hoc") or {})
-    if changed:
-        lines.append(f"Both were read otherwise than registered, in the same way: {', '.join(changed)}.")
+    of_a, of_b = (deciding(run.verdict.get("post_hoc") or {}) for run in (a, b))
+    if both := [key for key in of_a if key in of_b]:
+        lines.append(f"Both were read otherwise than registered, in the same way: {', '.join(both)}.")
+    for run, mine, others in ((a, of_a, of_b), (b, of_b, of_a)):
+        if _JUDGE in mine and _JUDGE not in others:
+            versions = run.verdict["judge"]["version"][:8], run.plan["judge"]["version"][:8]
+            lines.append("{} was read by the other's judge ({}), planned was {}.".format(run.letter, *versions))
     return lines
 
 
@@ -144,8 +150,3 @@ def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _identity_of(run: FinishedRun) -> tuple[Any, Any]:
     subject = run.plan["subject"]
     return subject.get("sha256"), subject.get("chat_template")
-
-
-def _plain(value: Any) -> Any:
-    """Return a post-hoc value without the name that a judge goes by: the name changes nothing."""
-    return _identity(value) if isinstance(value, Mapping) and "version" in value else value

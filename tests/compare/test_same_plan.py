@@ -68,7 +68,7 @@ def test_what_cannot_change_a_result_may_differ_too(path: str) -> None:
         ("config.subject.system_prompt", "be good", "config.subject.system_prompt: None → 'be good'"),
         ("evals.0.sha256", "f" * 64, "evals.refusal.sha256:"),
         ("data.compliance", "f" * 64, "data.compliance:"),
-        ("judge.version", "other", "judge.version: '51e16dbb8343' → 'other'"),
+        ("judge.kind", "local", "judge: 'pattern' → 'local'"),
         ("panel", [{"name": "local", "kind": "local", "version": "1"}], "panel.local: None →"),
     ],
 )
@@ -97,16 +97,37 @@ def test_replies_that_were_read_otherwise_are_refused(change: Change, line: str)
 
 def read_by(name: str, version: str) -> Change:
     used = {"name": name, "kind": "pattern", "version": version}
-    return put("post_hoc", {"judge": {"planned": {"name": "pattern", "kind": "pattern", "version": "1"}, "used": used}})
+
+    def change(verdict: dict[str, Any]) -> None:
+        verdict["judge"] = used
+        verdict["post_hoc"] = {
+            "judge": {"planned": {"name": "pattern", "kind": "pattern", "version": "1"}, "used": used}
+        }
+
+    return change
 
 
 def test_a_judge_chosen_post_hoc_is_known_by_its_version_and_not_by_its_name() -> None:
     """In a verdict it stands with both; the same judge may go by another name in each run's options."""
     a, b = pair(of_verdict=read_by("lax", "2"))
-    for name, version, found in (("laxer", "2", []), ("lax", "3", ["as used: post_hoc.judge.version: '3' → '2'"])):
+    for name, version, found in (("laxer", "2", []), ("lax", "3", ["as used: judge.version: '3' → '2'"])):
         verdict = copy.deepcopy(dict(a.verdict))
         read_by(name, version)(verdict)
         assert plan_differences(replace(a, verdict=verdict), b) == found
+
+
+def test_an_older_run_that_was_read_by_the_newer_judge_is_on_one_plan_with_a_newer_run() -> None:
+    """An update raised the judge's version; plan.json stays as registered, only what was used can become the same."""
+    old, new = {"name": "pattern", "kind": "pattern", "version": "1"}, demo_pair()[0].plan["judge"]
+    a, b = demo_pair()
+    older = replace(a, plan={**a.plan, "judge": old, "panel": [old]})
+    newer = replace(b, plan={**b.plan, "panel": [new]})
+    as_registered = replace(older, verdict={**a.verdict, "judge": old})
+    assert plan_differences(as_registered, newer) == [f"as used: judge.version: '1' → '{new['version']}'"]
+    again = replace(older, verdict={**a.verdict, "post_hoc": {"judge": {"planned": old, "used": new}}})
+    assert plan_differences(again, newer) == []
+    assert notes(again, newer)[-1] == f"A was read by the other's judge ({new['version'][:8]}), planned was 1."
+    assert require_one_plan(again, newer) == require_one_plan(newer, again)
 
 
 def searching(tables: str, judge: Mapping[str, str]) -> Change:
