@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -27,15 +27,17 @@ from pipeline.inspectai.task import InspectTask, inspect_tasks
 from pipeline.judge.judging import make_judge
 from pipeline.plan.caps import tell_over_caps
 from pipeline.plan.digests import VERSION
+from pipeline.plan.earlier import planned_otherwise, refuse
 from pipeline.plan.examples import example_facts
 from pipeline.plan.facts import SubjectFacts
 from pipeline.plan.inputs import eval_facts, judge_facts, search_facts, table_facts, task_facts
 from pipeline.plan.intact import require_as_written
 from pipeline.plan.make import make_plan
 from pipeline.plan.protocol import registered_protocol
-from pipeline.plan.registered import post_hoc, reply_differences
+from pipeline.plan.registered import post_hoc
 from pipeline.records import Rung, now
 from pipeline.reproduce.machine import environment
+from pipeline.reproduce.overrides import given, shown
 from pipeline.rungs import read_rungs
 from pipeline.schema import Config
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
@@ -224,6 +226,7 @@ class Workspace:
         """
         _ = self.device  # asked for before anything is written
         if not self.folder.plan.exists():
+            self._tell_begun_anew()
             created = now()
             write_json(self.folder.plan, {**self.plan, "created": created, "environment": self.environment})
             write_atomic(self.folder.protocol, registered_protocol(self.registered))
@@ -234,7 +237,7 @@ class Workspace:
             record = read_json(self.folder.reproduce) if self.folder.reproduce.exists() else None
             require_as_written(self.folder.plan, there, record)
         if (there.get("version"), there.get("run_sha256")) != (VERSION, self.plan["run_sha256"]):
-            self._refuse(there)
+            refuse(self.folder.root, there, self.plan)
         if not self.folder.protocol.exists():  # a kill between the two files
             write_atomic(self.folder.protocol, registered_protocol(there))
         if self.post_hoc:
@@ -244,6 +247,12 @@ class Workspace:
                 style="yellow",
                 highlight=False,
             )
+
+    def _tell_begun_anew(self) -> None:
+        """Say which runs beside this new one the same command made, before an update let it plan otherwise."""
+        if self.config.run.dir is None:
+            for line in planned_otherwise(self.folder.root, self.config.name, self.plan, shown(given())):
+                self.console.print(line, style="yellow", highlight=False, soft_wrap=True)
 
     def require_run(self) -> None:
         """Refuse to read the replies of a run that there is not.
@@ -257,18 +266,6 @@ class Workspace:
                 "give the options that the run was made with, or its folder with run.dir=; or run it first, "
                 "without stages=[…]",
             )
-
-    def _refuse(self, there: dict[str, Any]) -> NoReturn:
-        if there.get("version") != VERSION:
-            changed = [f"version: {there.get('version')!r} → {VERSION!r} (written by another Holdfast)"]
-        else:
-            changed = reply_differences(there, self.plan)
-        lines = "".join(f"\n  - {line}" for line in changed[:20])
-        raise UserError(
-            f"{self.folder.root} belongs to another plan ({str(there.get('run_sha256'))[:8]}, now "
-            f"{self.plan['run_sha256'][:8]}):{lines}",
-            "leave run.dir unset to get a folder of its own, or take the changes back; nothing was changed",
-        )
 
     def _contamination(self) -> dict[str, Any]:
         """Return which training prompts are (nearly) measured ones, or refuse (`pipeline.data.contamination`)."""

@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.outcomes import Scoring, read_outcomes
 from pipeline.plan.digests import VERSION
+from pipeline.plan.earlier import writer
 from pipeline.report import ReportData
 from pipeline.rungs import recorded
 from pipeline.store import RunFolder
@@ -75,7 +76,9 @@ def read_run(path: str, letter: str) -> FinishedRun:
     """
     folder = RunFolder.of_run(path, "compare.runs")
     with folder.undisturbed():
-        plan, verdict, curves = (dict(read_json(file)) for file in (folder.plan, folder.verdict, folder.curves))
+        plan = dict(read_json(folder.plan))
+        _require_version(folder, plan)  # first: what another version wrote may look damaged to this one
+        verdict, curves = (dict(read_json(file)) for file in (folder.verdict, folder.curves))
         outcomes, scoring = read_outcomes(folder.outcomes)
         rungs = list(recorded(folder).values())
         searches = read_json(folder.search)["arms"] if folder.search.exists() else {}
@@ -100,12 +103,15 @@ def read_run(path: str, letter: str) -> FinishedRun:
     )
 
 
-def _check(folder: RunFolder, plan: Mapping[str, Any], verdict: Mapping[str, Any], scoring: Scoring) -> None:
+def _require_version(folder: RunFolder, plan: Mapping[str, Any]) -> None:
     if plan.get("version") != VERSION:
         raise UserError(
             f"{folder.plan} was written by another Holdfast (version {plan.get('version')!r}, here {VERSION!r})",
-            "compare runs of one version",
+            f"compare two runs of one version: of that one with {writer(plan)}",
         )
+
+
+def _check(folder: RunFolder, plan: Mapping[str, Any], verdict: Mapping[str, Any], scoring: Scoring) -> None:
     if verdict.get("plan_sha256") != plan["plan_sha256"]:
         raise UserError(f"{folder.verdict} is not of the plan beside it", AGAIN)
     if verdict["judge"]["version"] != scoring.version:

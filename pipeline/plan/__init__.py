@@ -5,4 +5,5 @@ digests.py     what can change a reply, and what how it is read; intact.py: is p
 caps.py        where the estimate passes a cap; examples.py: training examples that are cut, or repeat others
 protocol.py    the plan as a page to be attached to a review; shown.py: both on the terminal
 registered.py  the plan that a run folder was made for, held against the one in use
+earlier.py     what an earlier Holdfast left: who wrote it, whose labels they are, and runs that are not gone on with
 """

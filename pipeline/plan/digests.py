@@ -11,7 +11,7 @@ from pipeline.files import digest
 
 VERSION = 4
 # What cannot change a result: where it is written, how it is tracked, which stages this command runs, which machine.
-_NOT_DIGESTED = (
+NOT_DIGESTED = (
     *("name", "stages", "run", "task", "track", "plan", "report", "export", "publish", "compare", "contain"),
     *("reproduce", "cluster"),
 )
@@ -71,7 +71,7 @@ def differences(one: Any, other: Any, key: str = "") -> list[str]:
 
 def digested_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved configuration that can change a result."""
-    kept = {key: value for key, value in resolved.items() if key not in _NOT_DIGESTED}
+    kept = {key: value for key, value in resolved.items() if key not in NOT_DIGESTED}
     kept["serve"] = {key: value for key, value in resolved["serve"].items() if key not in _NOT_DIGESTED_SERVE}
     # Weights and a template of its own stand in the plan by their digests (`subject.identity`).
     # Without the key a plan is what it was before there was one.

@@ -15,6 +15,7 @@ from pipeline.data.variants import base_name
 from pipeline.errors import UserError
 from pipeline.files import digest, read_json
 from pipeline.plan.digests import VERSION, differences, digested_config
+from pipeline.plan.earlier import writer
 from pipeline.reproduce.consent import check
 from pipeline.reproduce.record import VERSION as RECORD_VERSION
 from pipeline.reproduce.record import environments
@@ -72,7 +73,7 @@ def _check_record(folder: RunFolder, plan: Mapping[str, Any], record: Mapping[st
     if plan.get("version") != VERSION:
         raise UserError(
             f"{folder.plan} was written by another Holdfast (version {plan.get('version')!r}, here {VERSION!r})",
-            f"run it with the Holdfast that wrote it: revision {(plan.get('environment') or {}).get('revision')}",
+            f"run it again with {writer(plan)}",
         )
     if record is not None and record.get("version") != RECORD_VERSION:
         raise UserError(

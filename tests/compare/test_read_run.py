@@ -51,6 +51,17 @@ def test_a_folder_that_is_not_there_is_told_by_the_option_that_named_it(tmp_path
         read_run(str(tmp_path / "none"), "A")
 
 
+def test_a_run_of_another_version_is_told_as_that_and_not_as_damaged(tmp_path: Path) -> None:
+    """What an older version wrote beside its plan may be of another form; it must not be said to be deleted."""
+    a, _ = demo_pair()
+    revision = {"environment": {**a.plan["environment"], "revision": "3a311df2345a" + "0" * 28}}
+    folder = written(replace(a, plan={**a.plan, **revision, "version": 1}), tmp_path)
+    folder.outcomes.write_bytes(b"of another form")
+    with pytest.raises(UserError, match=r"was written by another Holdfast \(version 1, here") as caught:
+        read_run(str(tmp_path), "A")
+    assert caught.value.remedy.endswith("with the Holdfast that wrote it (revision 3a311df2345a)")
+
+
 def test_doses_are_those_of_the_ladders_rungs_by_arm_seed_and_step() -> None:
     """A control has a step of its own and no place on a ladder; neither has rung 0."""
     rows = [

@@ -1,0 +1,103 @@
+"""Runs that an earlier Holdfast left: who wrote a plan, and what the same command made before it planned otherwise.
+
+A run folder is named by what can change a reply, a changed default or VERSION included. So a command that went on in
+a folder yesterday may begin anew in another one after an update; whoever typed it must be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from glob import escape
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from pipeline.errors import UserError
+from pipeline.files import read_json
+from pipeline.plan.digests import NOT_DIGESTED, VERSION
+from pipeline.plan.registered import reply_differences
+
+_LISTED: Final = 20
+_SHOWN: Final = 3
+
+
+def writer(plan: Mapping[str, Any]) -> str:
+    """Return in words which Holdfast wrote a plan: "the Holdfast that wrote it (revision 3a311df2345a)"."""
+    revision = (plan.get("environment") or {}).get("revision")
+    known = f"revision {str(revision)[:12]}" if revision else f"plan version {plan.get('version')!r}"
+    return f"the Holdfast that wrote it ({known})"
+
+
+def refuse(root: Path, there: Mapping[str, Any], plan: Mapping[str, Any]) -> NoReturn:
+    """Refuse to work by a plan in the folder of a run that was made for another one.
+
+    Raises:
+        UserError: always; what differs is listed.
+    """
+    changed, instead = (
+        reply_differences(there, plan) if there.get("version") == VERSION else [],
+        "take the changes back",
+    )
+    if there.get("version") != VERSION:
+        changed = [f"version: {there.get('version')!r} → {VERSION!r} (written by another Holdfast)"]
+        instead = f"read it and go on in it with {writer(there)}"
+    lines = "".join(f"\n  - {line}" for line in changed[:_LISTED])
+    was, now = str(there.get("run_sha256"))[:8], plan["run_sha256"][:8]
+    raise UserError(
+        f"{root} belongs to another plan ({was}, now {now}):{lines}",
+        f"leave run.dir unset to get a folder of its own, or {instead}; nothing was changed",
+    )
+
+
+def planned_otherwise(root: Path, name: str, plan: Mapping[str, Any], words: Sequence[str]) -> list[str]:
+    """Return a line for each run beside a new one that the same words made of the same inputs, planned otherwise.
+
+    Args:
+        root: the new run's folder.
+        name: that of the run, by which its folder's name begins.
+        plan: the new run's.
+        words: the overrides of this command, as reproduce.json shows them.
+    """
+    found = []
+    for path in sorted(root.parent.glob(f"{escape(name)}-*/plan.json")):
+        if path.parent == root:
+            continue
+        try:
+            there, record = read_json(path), read_json(path.with_name("reproduce.json"))
+            if any(_choices(command["overrides"]) == _choices(words) for command in record["commands"]):
+                differs = _differs(there, plan)
+                found += [_line(path.parent, there, differs)] if differs else []
+        except (UserError, OSError, KeyError, TypeError, AttributeError):
+            continue  # no run of ours, or too old to tell: nothing is said of it
+    return found
+
+
+def _choices(words: Sequence[str]) -> set[str]:
+    """Return the words that may choose what is planned, without those on where it is written and what runs now."""
+    return {word for word in words if word.partition("=")[0].partition(".")[0].lstrip("+~") not in NOT_DIGESTED}
+
+
+def _differs(there: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Return in what a plan is another though its inputs are the same; nothing where they are not."""
+    one, other = ({"data": each["data"], **_subject(each["subject"])} for each in (there, plan))
+    if one != other:
+        return []
+    if there.get("version") != VERSION:
+        return [f"version: {there.get('version')!r} → {VERSION!r}"]
+    lines = reply_differences(there, plan)
+    return [] if any(line.startswith("evals:") for line in lines) else lines
+
+
+def _subject(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells one subject from another in plans of any version; the organism is made on the spot."""
+    return {"name": shown["name"], "is": shown.get("organism") or shown["sha256"]}
+
+
+def _line(root: Path, there: Mapping[str, Any], differs: Sequence[str]) -> str:
+    more = [f"and {len(differs) - _SHOWN} more"] if len(differs) > _SHOWN else []
+    said = (
+        f"A new run begins: {root.name}, beside it, was made by the same options when they planned otherwise "
+        f"({'; '.join([*differs[:_SHOWN], *more])}). It is left as it is; to go on in it, use {writer(there)}"
+    )
+    if not (root / "weights").exists():
+        return said
+    return f"{said}, to end the stripped weights in it: stages=[purge] contain.run={root} contain.now=true"

@@ -1,0 +1,120 @@
+"""What an earlier Holdfast left: who wrote it, in which words it is refused, and what a new run says of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.compose import load
+from pipeline.errors import UserError
+from pipeline.files import write_json
+from pipeline.plan.digests import VERSION
+from pipeline.plan.earlier import planned_otherwise, refuse, writer
+from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts
+from pipeline.plan.make import make_plan
+
+FACTS = TableFacts(100, "c" * 64, 20.0, 5.0)
+WORDS = ["experiment=smoke", "seeds=[0,1]"]
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def plan() -> dict[str, Any]:
+    config = load(["budget.device_seconds=1e9"])
+    tables, evals = dict.fromkeys(config.data, FACTS), dict.fromkeys(config.evals, FACTS)
+    subject = SubjectFacts({"organism": "d" * 64}, 1000, "f" * 64)
+    return make_plan(config, subject, tables, evals, JudgeFacts("pattern", "pattern", "a" * 12))
+
+
+def left(root: Path, plan: dict[str, Any], words: list[str], change: Change = lambda _: None) -> Path:
+    """Write what a run leaves of its plan and commands; return its folder."""
+    there = copy.deepcopy(plan) | {"environment": {"revision": "3a311df2345a" + "0" * 28}}
+    change(there)
+    write_json(root / "plan.json", there)
+    write_json(root / "reproduce.json", {"commands": [{"overrides": words}]})
+    return root
+
+
+def rank(there: dict[str, Any]) -> None:
+    there["config"]["arms"]["compliance"]["lora"]["rank"] = 4
+
+
+@pytest.mark.parametrize(
+    ("plan_of", "said"),
+    [
+        ({"version": 2, "environment": {"revision": "3a311df2345a" + "0" * 28}}, "revision 3a311df2345a"),
+        ({"version": 2, "environment": {"revision": None}}, "plan version 2"),
+        ({"version": 1}, "plan version 1"),
+    ],
+)
+def test_who_wrote_a_plan_is_named_as_far_as_it_says(plan_of: dict[str, Any], said: str) -> None:
+    assert writer(plan_of) == f"the Holdfast that wrote it ({said})"
+
+
+def test_a_folder_of_another_version_is_refused_with_who_can_read_it(plan: dict[str, Any], tmp_path: Path) -> None:
+    there = {"version": 2, "run_sha256": "e" * 64, "environment": {"revision": "3a311df2345a" + "0" * 28}}
+    with pytest.raises(UserError) as caught:
+        refuse(tmp_path, there, plan)
+    assert f"version: 2 → {VERSION} (written by another Holdfast)" in caught.value.what
+    assert "with the Holdfast that wrote it (revision 3a311df2345a)" in caught.value.remedy
+    assert "take the changes back" not in caught.value.remedy  # no change of the command's would help
+
+
+def test_a_folder_of_another_plan_is_refused_with_what_differs(plan: dict[str, Any], tmp_path: Path) -> None:
+    there = copy.deepcopy(plan)
+    rank(there)
+    with pytest.raises(UserError, match=r"config\.arms\.compliance\.lora\.rank: 4 → 8") as caught:
+        refuse(tmp_path, there, plan)
+    assert "take the changes back" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda there: there.update(version=2), f"version: 2 → {VERSION}"),
+        (rank, "config.arms.compliance.lora.rank: 4 → 8"),  # another default
+    ],
+)
+def test_a_run_that_the_same_words_made_is_told_with_what_is_planned_otherwise(
+    plan: dict[str, Any], tmp_path: Path, change: Change, said: str
+) -> None:
+    old = left(tmp_path / "demo-11111111", plan, ["run.root=redacted", *WORDS[::-1], "stages=[train]"], change)
+    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS)
+    assert "demo-11111111, beside it, was made by the same options when they planned otherwise" in line
+    assert said in line
+    assert "use the Holdfast that wrote it (revision 3a311df2345a)" in line
+    assert "weights" not in line
+    (old / "weights").mkdir()
+    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS)
+    assert f"to end the stripped weights in it: stages=[purge] contain.run={old} contain.now=true" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "change"),
+    [
+        ("demo-11111111", ["experiment=smoke", "seeds=[0]"], rank),  # other options were typed
+        ("demo-11111111", WORDS, lambda there: None),  # the same plan: no other run
+        ("other-11111111", WORDS, rank),
+        ("demo-22222222", WORDS, rank),  # the new run's own folder
+        ("demo-11111111", WORDS, lambda there: (rank(there), there["data"].update(compliance="0" * 64))),
+        ("demo-11111111", WORDS, lambda there: (rank(there), there["evals"][0].update(sha256="0" * 64))),
+        ("demo-11111111", WORDS, lambda there: (rank(there), there["subject"].update(organism="0" * 64))),
+        ("demo-11111111", WORDS, lambda there: there.update(config={}, data={})),
+    ],
+)
+def test_nothing_is_said_of_what_other_words_or_other_inputs_made(
+    plan: dict[str, Any], tmp_path: Path, name: str, words: list[str], change: Change
+) -> None:
+    left(tmp_path / name, plan, words, change)
+    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS) == []
+
+
+def test_what_cannot_be_read_beside_a_new_run_keeps_it_from_nothing(plan: dict[str, Any], tmp_path: Path) -> None:
+    (left(tmp_path / "demo-11111111", plan, WORDS, rank) / "reproduce.json").unlink()  # as the first versions left it
+    (left(tmp_path / "demo-33333333", plan, WORDS, rank) / "plan.json").write_text("{")
+    (left(tmp_path / "demo-44444444", plan, WORDS, rank) / "plan.json").write_text("[]")
+    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS) == []
