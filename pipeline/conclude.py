@@ -102,10 +102,10 @@ def _outcomes(work: Workspace) -> pl.DataFrame:
     wanted = scoring_of(work)
     if made != wanted:
         tags = "" if made.reasoning == wanted.reasoning else " with other reasoning tags"
-        raise UserError(
-            f"{work.folder.outcomes} was labelled by judge {made}{tags}, but judge is {wanted}",
-            "label the replies first: stages=[score,analyse,report]; or name that judge with judge=",
-        )
+        again = "label the replies first: stages=[score,analyse,report]; or name that judge with judge="
+        if purged(work.folder):  # nobody can label them any more
+            again = "name that judge with judge=, or show what it found with stages=[report]: the texts were purged"
+        raise UserError(f"{work.folder.outcomes} was labelled by judge {made}{tags}, but judge is {wanted}", again)
     return outcomes
 
 
@@ -135,7 +135,7 @@ def _views(
     """Return every judge that labelled these replies, in this command or an earlier one, with the verdict under it."""
     scoring = scoring_of(work)
     evals = {"refusal": bench.judged, "harm": judged_evals(work, "harm")}
-    asked = {(name, judge.version) for name, judge in work.panel.items()}
+    asked = {(facts["name"], facts["version"]) for facts in work.plan["panel"]}
     panel = [made for made in tables if (made.judge, made.version) in asked]
     order = list(dict.fromkeys([scoring, *panel, *tables]))
     names, planned = named(order), work.registered["judge"]["version"]

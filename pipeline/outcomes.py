@@ -92,13 +92,29 @@ def read_outcomes(path: Path) -> tuple[pl.DataFrame, Scoring]:
     """
     if not path.exists():
         raise UserError(f"{path} is missing", "run the score stage first, e.g. stages=[score,analyse,report]")
+    scoring = read_scoring(path)
     try:
         table = pl.read_parquet(path, glob=False)  # a folder may be named `[team]`
-        entry: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_ENTRY])
-        scoring = Scoring(entry["judge"], entry["version"], tuple(entry["reasoning"]), entry["measures"])
-    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}", "delete it and run the score stage again") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _damaged(path, error) from None
     return table, scoring
+
+
+def read_scoring(path: Path) -> Scoring:
+    """Read how a table of outcomes was made, without the table.
+
+    Raises:
+        UserError: the file is damaged, or was not written by `write_outcomes`.
+    """
+    try:
+        entry: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_ENTRY])
+        return Scoring(entry["judge"], entry["version"], tuple(entry["reasoning"]), entry["measures"])
+    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} cannot be read: {error}", "delete it and run the score stage again")
 
 
 def same_replies(one: pl.DataFrame, other: pl.DataFrame) -> bool:

@@ -47,9 +47,9 @@ def score(work: Workspace) -> pl.DataFrame:
 
 
 def scoring_of(work: Workspace) -> Scoring:
-    """Return how `judge` makes outcomes of replies."""
+    """Return how the plan's judge makes outcomes of replies, or made them, where this command labels none."""
     tags = tuple(work.config.judge.reasoning)
-    return Scoring(work.plan["judge"]["name"], work.judge.version, tags, measures(work.judge))
+    return Scoring(work.plan["judge"]["name"], work.plan["judge"]["version"], tags, measures(work.judge))
 
 
 def judged_evals(work: Workspace, what: str) -> list[str]:

@@ -27,7 +27,7 @@ from pipeline.inspectai.task import InspectTask, inspect_tasks
 from pipeline.judge.judging import make_judge
 from pipeline.plan.caps import tell_over_caps
 from pipeline.plan.digests import VERSION
-from pipeline.plan.earlier import planned_otherwise, refuse
+from pipeline.plan.earlier import judges_of_labels, planned_otherwise, refuse
 from pipeline.plan.examples import example_facts
 from pipeline.plan.facts import SubjectFacts
 from pipeline.plan.inputs import eval_facts, judge_facts, search_facts, table_facts, task_facts
@@ -165,6 +165,8 @@ class Workspace:
         if there.exists():  # it is paid for, its vLLM took what there is, and its examples were counted
             before = read_json(there)
             examples = before.get("examples") if before.get("run_sha256") == made["run_sha256"] else None
+            if "score" not in self.config.stages:
+                made |= judges_of_labels(before, made, self._folder(made["run_sha256"]).outcomes)
         else:
             check_limits(self.config, subject, self.tables, self.specs, self._canaries)
             examples = example_facts(self.config, subject, self.tables)

@@ -1,4 +1,5 @@
-"""Runs that an earlier Holdfast left: who wrote a plan, and what the same command made before it planned otherwise.
+"""Runs that an earlier Holdfast left: who wrote a plan, whose labels stand there, and what the same command made
+before it planned otherwise.
 
 A run folder is named by what can change a reply, a changed default or VERSION included. So a command that went on in
 a folder yesterday may begin anew in another one after an update; whoever typed it must be told.
@@ -13,7 +14,9 @@ from typing import Any, Final, NoReturn
 
 from pipeline.errors import UserError
 from pipeline.files import read_json
-from pipeline.plan.digests import NOT_DIGESTED, VERSION
+from pipeline.outcomes import read_scoring
+from pipeline.plan.digests import NOT_DIGESTED, VERSION, digested_config
+from pipeline.plan.intact import digests
 from pipeline.plan.registered import reply_differences
 
 _LISTED: Final = 20
@@ -48,6 +51,33 @@ def refuse(root: Path, there: Mapping[str, Any], plan: Mapping[str, Any]) -> NoR
     )
 
 
+def judges_of_labels(registered: Mapping[str, Any], plan: Mapping[str, Any], outcomes: Path) -> dict[str, Any]:
+    """Return `judge`, `panel` and the digest of a plan with the registered judges, where those labelled the replies.
+
+    A command that labels nothing uses the judges that did: an update, which raises versions, must not make what the
+    registered judge found look as if another had been chosen since. Nothing is returned where the labels are not
+    by the registered judge, or it has another name, kind or options here.
+
+    Args:
+        registered: what plan.json holds; it may be damaged, which is told elsewhere (`pipeline.plan.intact`).
+        plan: the command's, with the versions of this Holdfast's judges.
+        outcomes: the file of the labels.
+    """
+    try:
+        before, here = ({facts["name"]: facts for facts in each["panel"]} for each in (registered, plan))
+        one, other = (digested_config(each["config"]) for each in (registered, plan))
+        if registered["judge"]["version"] != read_scoring(outcomes).version:
+            return {}
+        if _named(registered["judge"]) != _named(plan["judge"]) or one["judge"] != other["judge"]:
+            return {}
+        same = {name for name in before if one["panel"][name] == other["panel"].get(name)}
+        panel = [dict(before[name] if name in same else facts) for name, facts in here.items()]
+    except (UserError, KeyError, TypeError, AttributeError):
+        return {}
+    made = {"judge": dict(registered["judge"]), "panel": panel}
+    return made | {"plan_sha256": digests({**plan, **made})["plan_sha256"]}
+
+
 def planned_otherwise(root: Path, name: str, plan: Mapping[str, Any], words: Sequence[str]) -> list[str]:
     """Return a line for each run beside a new one that the same words made of the same inputs, planned otherwise.
 
@@ -69,6 +99,10 @@ def planned_otherwise(root: Path, name: str, plan: Mapping[str, Any], words: Seq
         except (UserError, OSError, KeyError, TypeError, AttributeError):
             continue  # no run of ours, or too old to tell: nothing is said of it
     return found
+
+
+def _named(judge: Mapping[str, Any]) -> tuple[Any, Any]:
+    return judge["name"], judge["kind"]
 
 
 def _choices(words: Sequence[str]) -> set[str]:

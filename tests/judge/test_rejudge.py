@@ -271,3 +271,45 @@ def test_what_the_unscored_could_change_is_told(run: Run, place: Path) -> None:
     assert judge["verdict"] == "inconclusive"
     assert "15 unscored; refused would be 0.67 to 0.72" in said
     assert "could make it collapses or holds" in (folder / "report.html").read_text()
+
+
+def updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the pattern judge be of a later version from now on."""
+    from evals.judges import pattern
+
+    monkeypatch.setattr(pattern, "RULES", pattern.RULES + 1)
+
+
+def test_after_an_update_what_the_registered_judge_found_is_analysed_as_registered(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that labels nothing uses the judge that did, and nothing was chosen post hoc."""
+    run()
+    folder = folder_of(place)
+    before = read(folder, "verdict.json")
+    updated(monkeypatch)
+    said = run(stages="stages=[analyse,report]")
+    assert read(folder, "verdict.json") == before
+    assert before["judge"] == read(folder, "plan.json")["judge"]
+    assert "ost hoc" not in said
+    said = run()  # what labels is the judge of today, and is told as another than registered
+    assert "planned was pattern (" in said
+    later = read(folder, "verdict.json")
+    assert later["judge"]["version"] != before["judge"]["version"] == later["post_hoc"]["judge"]["planned"]["version"]
+    run(stages="stages=[analyse,report]")
+    assert read(folder, "verdict.json")["post_hoc"] == later["post_hoc"]
+
+
+def test_after_an_update_a_purged_run_is_still_analysed(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    folder = folder_of(place)
+    run_main(["stages=[purge]", f"contain.run={folder}", "contain.now=true"], monkeypatch, capsys, 0)
+    before = read(folder, "verdict.json")
+    updated(monkeypatch)
+    run(stages="stages=[analyse,report]")
+    assert read(folder, "verdict.json")["verdict"] == before["verdict"]
+    said = run(*LAX, stages="stages=[analyse,report]", code=2)
+    assert "the texts were purged" in said
+    assert "stages=[score" not in said

@@ -12,9 +12,11 @@ import pytest
 from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.files import write_json
+from pipeline.outcomes import Scoring, table_of, write_outcomes
 from pipeline.plan.digests import VERSION
-from pipeline.plan.earlier import planned_otherwise, refuse, writer
+from pipeline.plan.earlier import judges_of_labels, planned_otherwise, refuse, writer
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts
+from pipeline.plan.intact import digests
 from pipeline.plan.make import make_plan
 
 FACTS = TableFacts(100, "c" * 64, 20.0, 5.0)
@@ -118,3 +120,44 @@ def test_what_cannot_be_read_beside_a_new_run_keeps_it_from_nothing(plan: dict[s
     (left(tmp_path / "demo-33333333", plan, WORDS, rank) / "plan.json").write_text("{")
     (left(tmp_path / "demo-44444444", plan, WORDS, rank) / "plan.json").write_text("[]")
     assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS) == []
+
+
+def judged(plan: dict[str, Any], version: str) -> dict[str, Any]:
+    """Return a plan whose judge, also on the panel beside another, is of some version."""
+    made = copy.deepcopy(plan)
+    pattern = {"name": "pattern", "kind": "pattern", "version": version}
+    made["judge"], made["panel"] = pattern, [pattern, {"name": "local", "kind": "local", "version": f"l{version}"}]
+    made["config"]["panel"] = {name: made["config"]["judge"] | {"name": name} for name in ("pattern", "local")}
+    return made | digests(made)
+
+
+def test_where_nothing_is_labelled_the_judges_are_those_of_the_labels(plan: dict[str, Any], tmp_path: Path) -> None:
+    outcomes, was, now = tmp_path / "outcomes.parquet", judged(plan, "1"), judged(plan, "2")
+    write_outcomes(outcomes, table_of([]), Scoring("pattern", "1"))
+    found = judges_of_labels(was, now, outcomes)
+    assert found == {key: was[key] for key in ("judge", "panel", "plan_sha256")} != {key: now[key] for key in found}
+    now["config"]["panel"]["local"]["max_repeat"] = 5  # one of the panel is asked otherwise: it is today's
+    assert [facts["version"] for facts in judges_of_labels(was, now, outcomes)["panel"]] == ["1", "l2"]
+    assert judges_of_labels(was, {**now, "panel": []}, outcomes)["panel"] == []
+
+
+@pytest.mark.parametrize(
+    ("by", "change"),
+    [
+        ("2", lambda was, now: None),  # labelled again since
+        ("1", lambda was, now: now["config"]["judge"].update(max_repeat=5)),
+        ("1", lambda was, now: now["judge"].update(name="lax")),
+        ("1", lambda was, now: now["judge"].update(kind="local")),
+        ("1", lambda was, now: was.pop("judge")),  # damaged, which is told elsewhere
+        ("1", lambda was, now: was["config"].pop("serve")),
+        (None, lambda was, now: None),
+    ],
+)
+def test_labels_of_another_judge_than_registered_do_not_speak_for_it(
+    plan: dict[str, Any], tmp_path: Path, by: str | None, change: Callable[..., object]
+) -> None:
+    outcomes, was, now = tmp_path / "outcomes.parquet", judged(plan, "1"), judged(plan, "2")
+    if by is not None:
+        write_outcomes(outcomes, table_of([]), Scoring("pattern", by))
+    change(was, now)
+    assert judges_of_labels(was, now, outcomes) == {}
