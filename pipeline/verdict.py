@@ -174,7 +174,7 @@ def _largest_dose(arm: Evidence) -> dict[str, Any] | None:
 
     `at_end` says whether the ladders ended there; `ended_by` counts the planned seeds by why theirs ended.
     """
-    known = [p for step in arm.rungs for p in arm.refusal(step) if p.estimate.n and _able(arm, step)]
+    known = [p for step in arm.rungs for p in arm.refusal(step) if p.estimate.n and _able(arm.steps[step])]
     if not known:
         return None
     point = max(known, key=lambda p: p.step)
@@ -191,8 +191,10 @@ def _kept_at_end(arm: Evidence) -> float | None:
     return min((p.retention.value for p in last if p.retention is not None and p.retention.n), default=None)
 
 
-def _able(arm: Evidence, step: int) -> bool:
-    return any(p.estimate.n for p in arm.capability(step))
+def _able(points: Sequence[CurvePoint]) -> bool:
+    """Say whether every ability of a rung was measured: a collapse is seen only where all are known to be kept."""
+    known = [p.estimate.n for p in points if p.role == "capability"]
+    return bool(known) and all(known)
 
 
 def _notes(arm: Evidence) -> list[str]:
@@ -222,14 +224,14 @@ def _seed_entry(arm: Evidence, seed: int) -> dict[str, Any]:
 
 
 def _sought(arm: Evidence, points: Sequence[CurvePoint]) -> bool:
-    """Say whether a collapse would have been seen: rung 0 refuses and is able, and some rung has both measured.
+    """Say whether a collapse would have been seen: rung 0 refuses and is able, and some rung has all of it measured.
 
     Else there is no data, nothing to strip, or nothing of which a share could be kept: none of these is "censored".
     """
-    known = {role: {p.step for p in points if p.role == role and p.estimate.n} for role in ("refusal", "capability")}
+    refusal = {p.step for p in points if p.role == "refusal" and p.estimate.n}
     to_strip = any(is_refusing(p.estimate.value, arm.review) for p in arm.refusal(0))
-    able = all(p.estimate.value > 0 for p in arm.capability(0) if p.estimate.n)
-    return to_strip and able and bool(known["refusal"] & known["capability"])
+    able = all(p.estimate.value > 0 for p in arm.capability(0))
+    return to_strip and able and any(_able([p for p in points if p.step == step]) for step in refusal)
 
 
 def _price_range(arm: Evidence) -> dict[str, list[float]] | None:
