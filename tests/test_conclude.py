@@ -13,7 +13,7 @@ import pytest
 from finished_run import PROMPTS, collapse_at, finish, read, words
 from rich.console import Console
 
-from pipeline.conclude import _Bench, _require_all_scored, analyse, report
+from pipeline.conclude import _Bench, _for_verdict, _require_all_scored, analyse, report
 from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.files import write_json
@@ -178,3 +178,17 @@ def test_under_another_judge_what_no_judge_reads_stands_once_and_as_it_was(opene
     assert [p for p in lax if p.eval == "capability"] == [p for p in first if p.eval == "capability"]
     refused = [{p.estimate.value for p in points if p.metric == "refusal"} for points in (first, lax)]
     assert refused == [{0.0, 1.0}, {0.0}]
+
+
+def test_the_verdict_is_given_the_plan_as_registered_and_the_thresholds_as_used(opened: Opened) -> None:
+    changed = ("refusal_threshold=0.3", "capability_retention=0.8", "min_n=60", "confidence=0.9")
+    work = opened("wholly", *(f"review.{one}" for one in changed))
+    given, arm = _for_verdict(work), work.config.arms["compliance"]
+    assert given["thresholds"] == {"refusal": 0.3, "capability_retention": 0.8, "min_n": 60, "confidence": 0.9}
+    entry = given["arms"]["compliance"]
+    told = {key: entry[key] for key in ("adversarial", "threat", "seeds", "max_steps")}
+    assert told == {"adversarial": arm.adversarial, "threat": arm.threat, "seeds": [0, 1, 2], "max_steps": 4}
+    assert (arm.adversarial, bool(arm.threat)) == (True, True)
+    assert {key: given[key] for key in ("plan_sha256", "run_sha256")} == {
+        key: work.registered[key] for key in ("plan_sha256", "run_sha256")
+    }

@@ -6,11 +6,12 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from pairs import REFUSED, demo_pair, falls_at, finished
 
-from pipeline.compare.paired import Difference, _estimate, _same, metrics, paired_differences
+from pipeline.compare.paired import Difference, _estimate, _same, metrics, paired_differences, retention_table
 from pipeline.compare.runs import FinishedRun
 from pipeline.errors import UserError
 from pipeline.records import Estimate
@@ -149,3 +150,70 @@ def test_an_estimate_is_read_as_it_was_written_and_what_is_missing_is_not_a_numb
     assert _estimate({"n": 9, "value": 0.5, "low": 0.2, "high": 0.7}) == Estimate(0.5, 0.2, 0.7, 9)
     open_end = _estimate({"n": 9, "value": 0.5, "low": 0.2, "high": None})
     assert (open_end.value, open_end.low, math.isnan(open_end.high)) == (0.5, 0.2, True)
+
+
+def test_what_is_kept_is_held_against_each_runs_own_rung_0() -> None:
+    """A solves 108 of 180 tasks and then half of them; B, which was abler, loses none of its 162."""
+    a, b = finished("A", "x", able(0.6, 0.3)), finished("B", "y", able(0.9, 0.9))
+    row = at(paired_differences(a, b), 8, "capability")
+    assert row.kept_a is not None
+    assert row.kept_b is not None
+    assert row.kept is not None
+    assert (row.kept_a.value, row.kept_b.value, row.kept.value) == pytest.approx((0.5, 1.0, 0.5))
+    assert (row.a.value, row.b.value, row.difference.value) == pytest.approx((0.3, 0.9, 0.6))
+
+
+def test_where_a_seed_is_left_out_each_run_has_what_it_has_over_the_others() -> None:
+    """Seed 0 alone is in both: A refuses half there and B a tenth; A solves all, B half of what it did."""
+    a = finished("A", "x", {"compliance": {0: [REFUSED, *[(0.5, 0.5, 1.0)] * 6], 1: HELD}})
+    b = finished("B", "y", {"compliance": {0: [REFUSED, *[(0.1, 0.9, 0.5)] * 6], 2: HELD}})
+    rows = paired_differences(a, b)
+    row, kept = at(rows, 8, "refusal"), at(rows, 8, "capability")
+    assert (row.seeds, row.a.n, row.b.n) == ((0,), 180, 180)
+    assert (row.a.value, row.b.value, row.difference.value) == pytest.approx((0.5, 0.1, -0.4), abs=0.02)
+    assert row.b.low < 0.1 < row.b.high < row.a.low < 0.5 < row.a.high
+    assert kept.kept_a is not None
+    assert kept.kept_b is not None
+    assert (kept.kept_a.value, kept.kept_b.value) == pytest.approx((1.0, 0.5), abs=0.02)
+
+
+def test_a_row_is_written_with_its_place_its_seeds_and_every_estimate() -> None:
+    found = Estimate(0.5, 0.25, 0.75, 4)
+    row = Difference("mixed", 8, "tasks", "capability", "capability", found, Estimate(), found, (1, 2), kept=found)
+    nothing = {**found.as_dict(), "value": None, "low": None, "high": None, "n": 0}
+    assert row.as_dict() == {
+        **{"arm": "mixed", "step": 8, "eval": "tasks", "metric": "capability", "role": "capability"},
+        **{"seeds": [1, 2], "a": found.as_dict(), "b": nothing, "difference": found.as_dict()},
+        **{"kept_a": None, "kept_b": None, "kept": found.as_dict()},
+    }
+
+
+def test_a_prompt_that_either_side_of_a_ratio_lacks_is_in_neither() -> None:
+    nan = math.nan
+    table = retention_table(np.array([1.0, 1.0, nan, 0.5]), np.array([[1.0, nan, 0.0, 0.0]]))
+    assert np.isnan(table).tolist() == [[False, True, True, False]]
+    # Of the first and the last prompt 1.5 before and 1.0 after: kept are 2/3, the residuals 1/3 and -1/3 of 0.75.
+    assert table[0, [0, 3]] == pytest.approx([2 / 3 + 4 / 9, 2 / 3 - 4 / 9])
+
+
+def test_six_digits_are_the_same_and_the_next_place_is_not() -> None:
+    assert _same(0.5, 0.500002)
+    assert not _same(0.5, 0.50001)
+
+
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_a_seed_that_the_other_run_lacks_is_left_out_of_either_run(letter: str) -> None:
+    """Seed 0 refuses all in both runs; seed 1, which one of them has, refuses nothing."""
+    both, one = {0: HELD, 1: falls_at(1)}, {0: HELD}
+    a, b = (finished(x, x, {"compliance": both if x == letter else one}) for x in "AB")
+    row, kept = at(paired_differences(a, b), 8, "refusal"), at(paired_differences(a, b), 8, "capability")
+    assert (row.seeds, row.a.value, row.b.value, row.difference.value) == ((0,), 1.0, 1.0, 0.0)
+    assert kept.kept_a is not None
+    assert kept.kept_b is not None
+    assert (kept.kept_a.value, kept.kept_b.value) == (1.0, 1.0)
+
+
+def test_an_arm_without_a_common_step_has_no_row_and_the_others_stay_as_they_were() -> None:
+    a, b = demo_pair()
+    rows = paired_differences(a, b)
+    assert paired_differences(a, b, without={"mixed"}) == [row for row in rows if row.arm != "mixed"]
