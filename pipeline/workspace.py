@@ -27,7 +27,7 @@ from pipeline.inspectai.task import InspectTask, inspect_tasks
 from pipeline.judge.judging import make_judge
 from pipeline.plan.caps import tell_over_caps
 from pipeline.plan.digests import VERSION
-from pipeline.plan.earlier import judges_of_labels, planned_otherwise, refuse
+from pipeline.plan.earlier import going_on, judges_of_labels, planned_otherwise, refuse
 from pipeline.plan.examples import example_facts
 from pipeline.plan.facts import SubjectFacts
 from pipeline.plan.inputs import eval_facts, judge_facts, search_facts, table_facts, task_facts
@@ -242,19 +242,21 @@ class Workspace:
             refuse(self.folder.root, there, self.plan)
         if not self.folder.protocol.exists():  # a kill between the two files
             write_atomic(self.folder.protocol, registered_protocol(there))
+        unfinished = {"train", "generate"} & set(self.config.stages) and not self.folder.verdict.exists()
+        if unfinished and (line := going_on(there, self.environment)):
+            self._warn(line)
         if self.post_hoc:
             what = ", ".join(self.post_hoc)
-            self.console.print(
-                f"Post hoc, not as registered in plan.json, which stays as it is: {what}",
-                style="yellow",
-                highlight=False,
-            )
+            self._warn(f"Post hoc, not as registered in plan.json, which stays as it is: {what}")
 
     def _tell_begun_anew(self) -> None:
         """Say which runs beside this new one the same command made, before an update let it plan otherwise."""
         if self.config.run.dir is None:
             for line in planned_otherwise(self.folder.root, self.config.name, self.plan, shown(given())):
-                self.console.print(line, style="yellow", highlight=False, soft_wrap=True)
+                self._warn(line)
+
+    def _warn(self, line: str) -> None:
+        self.console.print(line, style="yellow", highlight=False, soft_wrap=True)
 
     def require_run(self) -> None:
         """Refuse to read the replies of a run that there is not.

@@ -55,7 +55,8 @@ def purge(config: ContainConfig, console: Console) -> None:
         counts = _purge(folder)
         write_json(mark, {"begun": begun, "at": now(), **counts})
     what = "the stripped weights that were left are gone, and " if given_up else ""
-    said = f"Purged: {what}{counts['replies']:,} replies lost their text; verdict and curves stay."
+    kept = "; verdict and curves stay" if folder.verdict.exists() else ""
+    said = f"Purged: {what}{counts['replies']:,} replies lost their text{kept}."
     console.print(said, highlight=False)
 
 

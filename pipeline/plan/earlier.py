@@ -30,6 +30,23 @@ def writer(plan: Mapping[str, Any]) -> str:
     return f"the Holdfast that wrote it ({known})"
 
 
+def going_on(there: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:
+    """Return a line where a run that is not done goes on by other code than began it; None where it is the same.
+
+    Args:
+        there: the registered plan, with the environment that it was made in.
+        environment: this command's.
+    """
+    began = there.get("environment") or {}
+    if began.get("source_sha256") == environment.get("source_sha256"):
+        return None
+    one, other = (str(each.get("revision") or "not known")[:12] for each in (began, environment))
+    return (
+        f"This run was begun by other code (revision {one}, here {other}); what is left to be trained and asked is "
+        "done by this one, and reproduce.json names both."
+    )
+
+
 def refuse(root: Path, there: Mapping[str, Any], plan: Mapping[str, Any]) -> NoReturn:
     """Refuse to work by a plan in the folder of a run that was made for another one.
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_run import finish, words
+from rich.console import Console
 
 from pipeline.config.compose import load
 from pipeline.errors import UserError
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 from pipeline.outcomes import Scoring, table_of, write_outcomes
 from pipeline.plan.digests import VERSION
-from pipeline.plan.earlier import judges_of_labels, planned_otherwise, refuse, writer
+from pipeline.plan.earlier import going_on, judges_of_labels, planned_otherwise, refuse, writer
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts
 from pipeline.plan.intact import digests
 from pipeline.plan.make import make_plan
+from pipeline.workspace import Workspace
 
 FACTS = TableFacts(100, "c" * 64, 20.0, 5.0)
 WORDS = ["experiment=smoke", "seeds=[0,1]"]
@@ -161,3 +165,44 @@ def test_labels_of_another_judge_than_registered_do_not_speak_for_it(
         write_outcomes(outcomes, table_of([]), Scoring("pattern", by))
     change(was, now)
     assert judges_of_labels(was, now, outcomes) == {}
+
+
+@pytest.mark.parametrize(
+    ("began", "here", "said"),
+    [
+        ({"source_sha256": "a" * 64, "revision": "1" * 40}, {"source_sha256": "a" * 64, "revision": "2" * 40}, None),
+        (
+            {"source_sha256": "a" * 64, "revision": "1" * 40},
+            {"source_sha256": "b" * 64, "revision": "2" * 40},
+            "(revision 111111111111, here 222222222222)",
+        ),
+        ({}, {"source_sha256": "b" * 64, "revision": None}, "(revision not known, here not known)"),
+    ],
+)
+def test_a_run_that_goes_on_by_other_code_is_told_by_what_the_code_is(
+    began: dict[str, Any], here: dict[str, Any], said: str | None
+) -> None:
+    line = going_on({"environment": began}, here)
+    assert (said is None and line is None) or (said is not None and said in str(line))
+
+
+def test_it_is_told_until_the_run_has_a_verdict(tmp_path: Path, tiny_folder: Path) -> None:
+    run = finish(words(tmp_path, tiny_folder))
+    stages = "stages=[plan,train,generate,score,analyse,report]"
+    assert "other code" not in told(words(tmp_path, tiny_folder), stages)
+    plan = read_json(run / "plan.json")
+    (run / "reproduce.json").unlink(missing_ok=True)  # it holds the plan's digest
+    write_json(run / "plan.json", {**plan, "environment": {**plan["environment"], "source_sha256": "0" * 64}})
+    assert "This run was begun by other code" in told(words(tmp_path, tiny_folder), stages)
+    assert "other code" not in told(words(tmp_path, tiny_folder), "stages=[score,analyse,report]"), "nothing is made"
+    write_json(run / "verdict.json", {})
+    assert "other code" not in told(words(tmp_path, tiny_folder), stages)
+
+
+def told(words: list[str], stages: str) -> str:
+    """Return what opening a run says on the terminal."""
+    said = io.StringIO()
+    work = Workspace(load([*words, stages]), Console(file=said, width=200))
+    with work.folder.locked():
+        work.keep_plan()
+    return said.getvalue()
