@@ -18,8 +18,10 @@ REPEATS: Final = 3
 STARTS: Final = {  # in this order: the second finds what the first compiled
     "graphs-cold": "CUDA graphs and compiled kernels, caches empty",
     "graphs-warm": "the same, caches warm (as from the second start on)",
+    "graphs-few": "the same with a quarter of the graphs, 13 up to 256 replies",
     "eager": "serve.enforce_eager=true: neither",
 }
+FEW: Final = (1, 2, 4, 8, 16, *range(32, 257, 32))  # vLLM captures 51, up to 512
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def _with_caches(call: Call, root: Path) -> dict[str, str]:
 def _started(call: Call, name: str, kind: str, root: Path, first: Once[None], warm: list[float]) -> Figure:
     first()
     folder = save_config(call.shape(name), root / "model", call.dtype)
-    options = options_of(call, folder, enforce_eager=kind == "eager" or call.short)
+    few = {"compilation_config": {"cudagraph_capture_sizes": list(FEW)}} if kind == "graphs-few" else {}
+    options = options_of(call, folder, enforce_eager=kind == "eager" or call.short, **few)
     with Engine(options, root / kind, environment=_with_caches(call, root)) as engine:
         figure = rate(_start(name, kind), engine, load_of(call).spread([]))
     if kind == "graphs-warm":

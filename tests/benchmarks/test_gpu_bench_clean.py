@@ -134,11 +134,13 @@ def test_one_start_that_is_not_counted_comes_before_the_cold_one(call: Call, mon
     monkeypatch.setattr(Engine, "__exit__", lambda *_: None)
     monkeypatch.setattr(serving, "rate", lambda want, *_, **__: Figure(want, 1.0))
     figures = [gpu.attempted(call, want, measure) for want, measure in serving.starts(call)]
-    assert [figure.value for figure in figures] == [2.0, 3.0, 4.0]
+    assert [figure.value for figure in figures] == [2.0, 3.0, 4.0, 5.0]
     assert started[0].options["enforce_eager"] is True
     caches = [{value for key, value in each.environment.items() if "CACHE_" in key} for each in started]
     places = [{value for value in each if value.startswith(str(call.root))} for each in caches]
-    assert places[1] == places[2] == places[3] != set()
+    assert places[1] == places[2] == places[3] == places[4] != set()
+    few = [each.options.get("compilation_config") for each in started]
+    assert [len(each["cudagraph_capture_sizes"]) if each else None for each in few] == [None, None, None, 13, None]
     assert not places[0] & places[1], "it warms none of the caches that the cold start must find empty"
 
 
