@@ -5,14 +5,14 @@ by something that writes down the grid. A block ends at once where its slot is e
 or its slice no such columns; how many do not follows from the same block sizes. `specialize_active_lora` is off, as it
 is by default: then blocks are started for every slot, and for one more.
 
-These are counts, not times. On a GPU with a tuned configuration for these kernels (`VLLM_TUNED_CONFIG_FOLDER`) the
-grids are others.
+These are counts, not times. `--larger` counts with the block sizes of `benchmarks.gpu_parts.kernel_sizes`.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 from unittest.mock import patch
@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.gpu_parts.kernel_sizes import table_of
 from benchmarks.gpu_parts.models import SHAPES
 from benchmarks.gpu_parts.way import RANK
 from benchmarks.shapes import Shape
@@ -50,7 +51,7 @@ class Grids:
         return lambda *_, **__: None
 
 
-def blocks(shape: Shape, tokens: Sequence[int], slots: int, rank: int = RANK) -> Blocks:
+def blocks(shape: Shape, tokens: Sequence[int], slots: int, rank: int = RANK, *, larger: bool | None = False) -> Blocks:
     """Return what one step starts.
 
     Args:
@@ -58,10 +59,12 @@ def blocks(shape: Shape, tokens: Sequence[int], slots: int, rank: int = RANK) ->
         tokens: of each adapter in the step; no more adapters than slots.
         slots: vLLM's `max_loras`.
         rank: of the adapters, and of the slots.
+        larger: blocks of the sizes of `kernel_sizes` instead of vLLM's own; None: as its environment tells it.
     """
     if len(tokens) > slots:
         raise ValueError(f"{len(tokens)} adapters do not fit {slots} slots")
-    layers = [_blocks_of(inputs, outputs, tokens, slots, rank) for inputs, outputs in fused(shape)]
+    with _sizes(larger):
+        layers = [_blocks_of(inputs, outputs, tokens, slots, rank) for inputs, outputs in fused(shape)]
     return Blocks(*(shape.layers * sum(getattr(layer, name) for layer in layers) for name in ("started", "working")))
 
 
@@ -72,6 +75,24 @@ def fused(shape: Shape) -> Iterator[tuple[int, tuple[int, ...]]]:
     yield queries, (shape.hidden,)
     yield shape.hidden, (shape.feed_forward, shape.feed_forward)
     yield shape.feed_forward, (shape.hidden,)
+
+
+@contextmanager
+def _sizes(larger: bool | None) -> Iterator[None]:
+    """Let vLLM look sizes up in our tables, or find none; it keeps what it has looked up."""
+    from vllm.lora.ops.triton_ops import utils
+
+    looked_up = nullcontext() if larger is None else patch.object(utils, "load_lora_op_config", _tables(larger))
+    utils.get_lora_op_configs.cache_clear()
+    try:
+        with looked_up:
+            yield
+    finally:
+        utils.get_lora_op_configs.cache_clear()
+
+
+def _tables(larger: bool) -> Callable[[str, Any], Any]:
+    return lambda kernel, _: table_of(kernel) if larger else None
 
 
 def _blocks_of(inputs: int, outputs: Sequence[int], tokens: Sequence[int], slots: int, rank: int) -> Blocks:
@@ -125,13 +146,15 @@ def shared(tokens: int, adapters: int) -> list[int]:
     return [tokens // adapters + (number < tokens % adapters) for number in range(adapters)]
 
 
-def table(shape: Shape, tokens: int) -> Table:
+def table(shape: Shape, tokens: int, *, larger: bool = False) -> Table:
     """Return thousands of blocks started in a step of some tokens, by slots and adapters, and how many work."""
     made = Table(title=f"{shape.name}: thread blocks of a step of {tokens} tokens, in thousands")
     for name in ("adapters", "working", *(f"of {slots} slots" for slots in SLOTS)):
         made.add_column(name, justify="right")
     for adapters in ADAPTERS:
-        found = {slots: blocks(shape, shared(tokens, adapters), slots) for slots in SLOTS if slots >= adapters}
+        found = {
+            slots: blocks(shape, shared(tokens, adapters), slots, larger=larger) for slots in SLOTS if slots >= adapters
+        }
         started = (f"{found[slots].started / 1e3:,.0f}" if slots in found else "" for slots in SLOTS)
         made.add_row(str(adapters), f"{next(iter(found.values())).working / 1e3:,.0f}", *started)
     return made
@@ -140,9 +163,10 @@ def table(shape: Shape, tokens: int) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shape", choices=sorted(SHAPES), default="7B")
+    parser.add_argument("--larger", action="store_true", help="with larger blocks than vLLM's own")
     options = parser.parse_args()
     for tokens in (DECODING, PREFILL):
-        Console().print(table(SHAPES[options.shape], tokens))
+        Console().print(table(SHAPES[options.shape], tokens, larger=options.larger))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.gpu_parts.call import Call, Once, scratch
+from benchmarks.gpu_parts.device import name_of
 from benchmarks.gpu_parts.engine import Engine
+from benchmarks.gpu_parts.kernel_sizes import write
 from benchmarks.gpu_parts.models import save_adapters, save_config
 from benchmarks.gpu_parts.record import Figure, Wanted
 from benchmarks.gpu_parts.serving import environment_of, load_of, options_of, rate
 from pipeline.serve.adapters import adapted_modules
 
 RANK: Final = 16
-WAYS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {  # key → in words, and the engine's environment for it
-    "": ("", {}),
-    "streams": (", adapters on a CUDA stream of their own", {"VLLM_LORA_ENABLE_DUAL_STREAM": "1"}),
+WAYS: Final = {  # of computing adapters, in words
+    "": "",
+    "streams": ", adapters on a CUDA stream of their own",
+    "larger": ", larger blocks in their kernels",
 }
 
 
@@ -43,7 +46,10 @@ class Mix:
 
 BARE: Final = (0, "")  # an engine without LoRA
 # First the target's, right after the bare base that it is a share of, then what its engine can also tell.
-MIXES: Final = (Mix(16, 16), Mix(0, 16), Mix(4, 16), Mix(1, 16), Mix(16, 16, "streams"), Mix(32, 32), Mix(16, 32))
+MIXES: Final = (
+    *(Mix(16, 16), Mix(0, 16), Mix(4, 16), Mix(1, 16)),
+    *(Mix(16, 16, "streams"), Mix(16, 16, "larger"), Mix(32, 32), Mix(16, 32)),
+)
 SHORT: Final = (Mix(2, 2), Mix(0, 2), Mix(1, 2))
 
 
@@ -62,7 +68,7 @@ def _bare(name: str) -> Wanted:
 
 def _mixed(name: str, mix: Mix) -> Wanted:
     key = "-".join([name, str(mix.slots), str(mix.mixed), *filter(None, [mix.way])])
-    what = f"{name}: {mix.mixed} adapters of rank {RANK} mixed, max_loras {mix.slots}{WAYS[mix.way][0]}"
+    what = f"{name}: {mix.mixed} adapters of rank {RANK} mixed, max_loras {mix.slots}{WAYS[mix.way]}"
     return Wanted("b", key, what, "tokens/s", "of the bare base", ">= 0.8" * (mix == Mix(16, 16)))
 
 
@@ -118,9 +124,16 @@ class Mixing:
         more = lora_options(slots, adapters) if slots else {}
         options = options_of(self.call, folder, **more)
         place = self.root / f"slots-{slots}{way}"
-        return self._stack.enter_context(
-            Engine(options, place, adapters, {**environment_of(self.call), **WAYS[way][1]})
-        )
+        environment = {**environment_of(self.call), **self._environment(way)}
+        return self._stack.enter_context(Engine(options, place, adapters, environment))
+
+    def _environment(self, way: str) -> dict[str, str]:
+        """Return what vLLM is told of one way to compute adapters."""
+        if way == "streams":
+            return {"VLLM_LORA_ENABLE_DUAL_STREAM": "1"}
+        if way == "larger":
+            return {"VLLM_TUNED_CONFIG_FOLDER": str(write(self.root / "sizes", name_of(self.call.device)))}
+        return {}
 
     def _save(self) -> dict[str, Path]:
         shape, count = self.call.shape(self.name), max(mix.mixed for mix in mixes_of(self.call))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.blocks import Blocks, blocks, fused, shared, table
+from benchmarks.gpu_parts import kernel_sizes
 from benchmarks.gpu_parts.models import SHAPES, TINY
 
 SEVEN = SHAPES["7B"]
@@ -39,6 +42,24 @@ def test_blocks_of_one_tiny_layer_are_counted_by_hand() -> None:
 def test_of_a_narrow_slice_only_the_columns_that_it_has_work() -> None:
     one = blocks(SEVEN, [256], 1)
     assert one.working < one.started / 2, "keys and values are a seventh of the queries"
+
+
+def test_vllm_finds_larger_blocks_in_our_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name of the device, for every number of slots and of fused modules; its own are back afterwards."""
+    from vllm.lora.ops.triton_ops import utils
+
+    monkeypatch.setenv("VLLM_TUNED_CONFIG_FOLDER", str(kernel_sizes.write(tmp_path, "NVIDIA H100 80GB-HBM3")))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H100 80GB-HBM3")
+    for looked_up in (utils.load_lora_op_config, utils.get_lora_op_configs):
+        looked_up.cache_clear()
+    try:
+        found = [blocks(SEVEN, [tokens], 16, larger=None) for tokens in (256, 8192)]
+    finally:
+        for looked_up in (utils.load_lora_op_config, utils.get_lora_op_configs):
+            looked_up.cache_clear()
+    assert found == [blocks(SEVEN, [tokens], 16, larger=True) for tokens in (256, 8192)]
+    own = [blocks(SEVEN, [tokens], 16) for tokens in (256, 8192)]
+    assert [round(before.started / after.started, 1) for before, after in zip(own, found, strict=True)] == [2.8, 7.5]
 
 
 def test_more_adapters_than_slots_are_refused() -> None:

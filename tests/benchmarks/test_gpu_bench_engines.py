@@ -57,7 +57,8 @@ def test_a_rate_is_tokens_a_second_against_the_bare_base() -> None:
 
 def test_the_target_is_measured_right_after_its_base_and_before_all_else() -> None:
     wants = [want.key for want in mixing.wanted(["7B"])]
-    assert wants == ["7B-bare", "7B-16-16", "7B-16-0", "7B-16-4", "7B-16-1", "7B-16-16-streams", "7B-32-32", "7B-32-16"]
+    one_engine = ["7B-16-16", "7B-16-0", "7B-16-4", "7B-16-1"]
+    assert wants == ["7B-bare", *one_engine, "7B-16-16-streams", "7B-16-16-larger", "7B-32-32", "7B-32-16"]
 
 
 def test_an_engine_that_ignores_its_adapters_is_caught() -> None:
@@ -173,14 +174,15 @@ def test_an_engine_is_started_for_each_number_of_slots_and_each_way_once(
     started: list[tuple[int, str | None]] = []
 
     def answering(options: dict[str, Any], place: Path, adapters: Any, environment: dict[str, str]) -> Any:
-        started.append((options.get("max_loras", 0), environment.get("VLLM_LORA_ENABLE_DUAL_STREAM")))
+        sizes = Path(environment.get("VLLM_TUNED_CONFIG_FOLDER", "")).name or None
+        started.append((options.get("max_loras", 0), environment.get("VLLM_LORA_ENABLE_DUAL_STREAM", sizes)))
         return nullcontext(Answers(lambda request: request.adapter))
 
     monkeypatch.setattr(mixing, "Engine", answering)
     monkeypatch.setattr(mixing, "mixes_of", lambda call: mixing.MIXES)
     monkeypatch.setattr(mixing, "load_of", lambda call: serving.Load(64, 4, 5))
     found = {want.key: gpu.attempted(call, want, measure) for want, measure in mixing.measures(call)}
-    assert started == [(0, None), (16, None), (16, "1"), (32, None)]
+    assert started == [(0, None), (16, None), (16, "1"), (16, "sizes"), (32, None)]
     assert [key for key, figure in found.items() if not figure.measured] == []
     assert {figure.ratio for key, figure in found.items() if key != "0.5B-bare"} == {1.0}
 
