@@ -26,7 +26,7 @@ from rich.table import Table
 
 from pipeline.generate.matrix import Cell, batches
 from pipeline.schema import ServeConfig
-from pipeline.serve.width import requests_at_once, slots
+from pipeline.serve.width import Load, requests_at_once, slots
 
 MOST_TOKENS: Final = (256, 256, 512)  # of the evals of `release_review`: refusal, over-refusal, capability
 PROMPTS: Final = (60, 100, 300)  # of each eval
@@ -99,7 +99,7 @@ def review(rungs: int, prompts: int, size: int) -> Iterator[tuple[str, list[int]
 
 def filled(config: ServeConfig, rungs: int, prompts: int) -> Filled:
     """Return how an engine of this configuration goes through a review, `prompts` of each eval."""
-    shared = slots(config, rungs, prompts * len(MOST_TOKENS))
+    shared = slots(config, rungs, Load(prompts * len(MOST_TOKENS)))
     seats = config.max_num_seqs
     return seated(review(rungs, prompts, config.batch_size), seats, shared, requests_at_once(config))
 

@@ -28,6 +28,7 @@ from pipeline.rungs import UNLOADED, ZERO_RUNG
 from pipeline.schema import ArmConfig
 from pipeline.search.chosen import SEARCH, with_chosen
 from pipeline.serve.server import Server
+from pipeline.serve.width import Load
 from pipeline.store import task_folder
 from pipeline.track.live import LiveCurves
 from pipeline.track.tracker import Tracker
@@ -227,6 +228,13 @@ def server_of(
     """Return a server of the subject with adapters of the arms' ranks; `attempt` beats while its start is awaited."""
     ranks = [arm.lora.rank for arm in arms.values()]
     template = work.config.subject.chat_template
-    place, prompts = work.folder.logs / log, sum(len(spec.eval.samples()) * spec.draws for spec in work.specs)
-    beat = attempt.beat_waiting
-    return Server(work.subject, adapters, ranks, work.config.serve, place, template, beat, work.ahead, prompts)
+    place, beat = work.folder.logs / log, attempt.beat_waiting
+    load = load_of(work)
+    return Server(work.subject, adapters, ranks, work.config.serve, place, template, beat, work.ahead, load)
+
+
+def load_of(work: Workspace) -> Load:
+    """Return what each adapter is asked; how long Inspect's replies are, only its tasks know."""
+    replies = [(len(spec.eval.samples()) * spec.draws, spec.max_tokens) for spec in work.specs]
+    tokens = 0 if work.inspect_tasks else sum(count * most for count, most in replies)
+    return Load(sum(count for count, _ in replies), tokens)

@@ -23,7 +23,9 @@ class ServeConfig:
     tensor_parallel_size: int = 1  # devices that share one copy of the weights
     data_parallel_size: int = 1  # copies of the weights, each on tensor_parallel_size devices, behind one address
     attention_backend: str | None = None  # vLLM's: FLASH_ATTN, FLASHINFER, TRITON_ATTN, ...; null: vLLM's choice
-    enforce_eager: bool = False
+    enforce_eager: bool | None = (
+        False  # no graphs, nothing compiled; null: where few steps are planned (serve/width.py)
+    )
     start_timeout_s: float = 600.0
     request_timeout_s: float = 600.0
     rehearse: bool | None = False  # start it before training, too; null: where that is long (generate/rehearsal.py)

@@ -10,13 +10,13 @@ from pathlib import Path
 from pipeline.records import ADAPTER_FILE
 from pipeline.schema import ServeConfig
 from pipeline.schema.serve import devices_held
-from pipeline.serve.width import slots
+from pipeline.serve.width import Load, slots
 
 TARGETS = "--lora-target-modules"
 SHARE = 0.5  # of the host's free memory for adapters; the rest is for vLLM's own, and for reading weights
 
 
-def adapter_options(adapters: Mapping[str, Path], config: ServeConfig, most: int, prompts: int) -> list[str]:
+def adapter_options(adapters: Mapping[str, Path], config: ServeConfig, most: int, load: Load) -> list[str]:
     """Return vLLM's options for adapters, all but the rank's.
 
     A folder goes as JSON, vLLM's other form of --lora-modules: `name=path` breaks at a comma, and in 0.26 at a second
@@ -26,9 +26,9 @@ def adapter_options(adapters: Mapping[str, Path], config: ServeConfig, most: int
         adapters: name on the server → adapter folder; one at least.
         config: slots, processes, and what the user says to vLLM.
         most: no more adapters than these are kept in host memory.
-        prompts: that each adapter is asked; 0: not known.
+        load: of each adapter.
     """
-    shared = slots(config, len(adapters), prompts)
+    shared = slots(config, len(adapters), load)
     most, largest = min(len(adapters), most), largest_file(adapters.values())
     kept = kept_in_memory(most, shared, largest=largest, processes=devices_held(config), free=available())
     options = ["--enable-lora", "--max-loras", str(shared), "--max-cpu-loras", str(kept)]

@@ -22,8 +22,10 @@ from pipeline.serve.device import Servable, environment, require_devices, requir
 from pipeline.serve.launch import Ahead, command, launch
 from pipeline.serve.port import HOST, free_port, require_own
 from pipeline.serve.watch import LOOK_S, Watch, hung, no_beat
+from pipeline.serve.width import Load, is_eager
 
 BASE_NAME = "base"
+NOT_KNOWN = Load()
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank accepts
 MAX_CPU_ADAPTERS = 512  # kept in host memory; more are read from disk again when their turn comes
 POLL_S = 0.1
@@ -54,7 +56,7 @@ class Server:
         chat_template: a file to use in the chat endpoint instead of the tokenizer's own.
         beat: called all the while the start is awaited, in the thread that waits.
         ahead: a process of the same subject and configuration that was started ahead of time.
-        prompts: that each adapter is asked; 0: not known.
+        load: what each adapter is asked.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Server:
         chat_template: str | None = None,
         beat: Callable[[], None] = no_beat,
         ahead: Ahead | None = None,
-        prompts: int = 0,
+        load: Load = NOT_KNOWN,
     ) -> None:
         self.subject = subject
         self.adapters = adapters
@@ -77,7 +79,7 @@ class Server:
         self.chat_template = chat_template
         self.beat = beat
         self.ahead = ahead
-        self.prompts = prompts
+        self.load = load
         self.port = 0
         self._key = secrets.token_urlsafe(32)
         self._process: subprocess.Popen[bytes] | None = None
@@ -235,12 +237,12 @@ class Server:
             options += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
         if config.max_num_batched_tokens is not None:
             options += ["--max-num-batched-tokens", str(config.max_num_batched_tokens)]
-        if config.enforce_eager:
+        if is_eager(config, len(self.adapters), self.load):
             options += ["--enforce-eager"]
         if self.adapters:
             largest = largest_rank(self.adapters.values())  # of what PEFT wrote, beside what was planned
             options += ["--max-lora-rank", str(lora_rank([*self.ranks, largest]))]
-            options += adapter_options(self.adapters, config, MAX_CPU_ADAPTERS, self.prompts)
+            options += adapter_options(self.adapters, config, MAX_CPU_ADAPTERS, self.load)
         return [*options, *config.extra_args]
 
 

@@ -1,4 +1,6 @@
-"""How much is asked of the engine at once, where the configuration leaves it open: requests, and adapters in a step.
+"""What follows from how much an engine is asked, where the configuration leaves it open.
+
+That is how many requests are under way, how many adapters share a step, and whether CUDA graphs are worth their start.
 
 vLLM fills `max_num_seqs` seats with replies. A request keeps its place until the longest of its replies is done, so
 more prompts have to be under way than there are seats; docs/speed.md has what `python -m benchmarks.seats` makes of it.
@@ -6,6 +8,7 @@ more prompts have to be under way than there are seats; docs/speed.md has what `
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from pipeline.schema import ServeConfig
@@ -13,6 +16,17 @@ from pipeline.schema import ServeConfig
 REFILL: Final = 4  # prompts under way for each seat, in requests of many
 REFILL_ALONE: Final = 2  # where each goes alone, and gives its place up as it ends
 MOST_SLOTS: Final = 8  # each takes an adapter's memory on the device, and thread blocks in every step
+# Steps from which graphs are captured and kernels compiled. Assumed, not measured: half a minute more for the start,
+# some 5 ms less for each step. Part (c) of `python -m benchmarks.gpu` measures both.
+GRAPHS_PAY: Final = 5000
+
+
+@dataclass(frozen=True)
+class Load:
+    """What each adapter is asked: prompts, and tokens of replies that are all as long as may be; 0: not known."""
+
+    prompts: int = 0
+    tokens: int = 0
 
 
 def requests_at_once(config: ServeConfig, *, alone: bool = False) -> int:
@@ -28,7 +42,7 @@ def requests_at_once(config: ServeConfig, *, alone: bool = False) -> int:
     return REFILL_ALONE * seats if alone else -(-REFILL * seats // config.batch_size)
 
 
-def slots(config: ServeConfig, adapters: int, prompts: int) -> int:
+def slots(config: ServeConfig, adapters: int, load: Load) -> int:
     """Return how many adapters may share a step of the engine (vLLM's --max-loras).
 
     Adapters are asked one after the other, so only those can meet whose prompts are under way together. vLLM's kernels
@@ -37,10 +51,23 @@ def slots(config: ServeConfig, adapters: int, prompts: int) -> int:
     Args:
         config: `max_loras`, or null: as many as can meet, `MOST_SLOTS` at the most.
         adapters: that are served; one at least.
-        prompts: that each adapter is asked; 0: not known.
+        load: of each adapter.
     """
     most = config.max_loras
     if most is None:
         under_way = requests_at_once(config) * config.batch_size
-        most = min(-(-under_way // prompts) + 1, MOST_SLOTS) if prompts else MOST_SLOTS
+        most = min(-(-under_way // load.prompts) + 1, MOST_SLOTS) if load.prompts else MOST_SLOTS
     return min(most, adapters)
+
+
+def is_eager(config: ServeConfig, adapters: int, load: Load) -> bool:
+    """Say whether the engine starts without graphs and compiled kernels (vLLM's --enforce-eager).
+
+    Args:
+        config: `enforce_eager`, or null: where all replies take fewer than `GRAPHS_PAY` steps with every seat filled.
+        adapters: that are served.
+        load: of each adapter.
+    """
+    if config.enforce_eager is not None:
+        return config.enforce_eager
+    return 0 < adapters * load.tokens < GRAPHS_PAY * config.max_num_seqs * config.data_parallel_size
