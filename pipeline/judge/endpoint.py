@@ -25,6 +25,7 @@ from evals.judges.llm_text import Question
 from pipeline.errors import UserError
 from pipeline.schema import LlmJudgeConfig
 
+MODEST: Final = 16  # requests at once that any endpoint bears
 LONGEST_WAIT_S: Final = 60.0  # between two tries, whatever the endpoint asks for
 _PASSING: Final = frozenset({408, 425, 429})  # and all from 500: worth another try
 _KEY: Final = frozenset({401, 403})
@@ -52,24 +53,33 @@ class Endpoint:
         connect: gives a client whose base URL ends where `chat/completions` begins.
         model: the model's name there.
         where: the address in words, for errors.
+        at_once: tells how many requests are under way where `in_flight` is null, once there is something to ask.
 
     Raises:
         UserError: `extra_body` overwrites a key that the judge sets itself, or a limit makes no sense.
     """
 
-    def __init__(self, config: LlmJudgeConfig, connect: Callable[[], httpx.Client], model: str, where: str) -> None:
+    def __init__(
+        self,
+        config: LlmJudgeConfig,
+        connect: Callable[[], httpx.Client],
+        model: str,
+        where: str,
+        at_once: Callable[[], int] = lambda: MODEST,
+    ) -> None:
         clash = sorted(_OURS & set(config.extra_body))
         if clash:
             raise UserError(
                 f"judge.llm.extra_body: {', '.join(clash)} cannot be set there", "use the keys of judge.llm"
             )
         for key in ("tries", "in_flight", "give_up_after"):
-            if getattr(config, key) < 1:
+            if getattr(config, key) is not None and getattr(config, key) < 1:
                 raise UserError(f"judge.llm.{key}: must be 1 or more, not {getattr(config, key)}", "raise it")
         self._config = config
         self._connect = connect
         self._model = model
         self._where = where
+        self._at_once = at_once
         self._ever = False  # has any question been answered?
         self._in_a_row = 0
         self._stop = threading.Event()
@@ -86,11 +96,12 @@ class Endpoint:
             return  # nothing to ask: no server is started, no connection made
         self._stop.clear()
         pending: dict[Future[Answer | Failure], int] = {}
-        with self._connect() as client, ThreadPoolExecutor(self._config.in_flight) as pool:
+        wide = self._config.in_flight or self._at_once()
+        with self._connect() as client, ThreadPoolExecutor(wide) as pool:
             try:
                 for place, question in itertools.chain([first], left):
                     pending[pool.submit(self._one, client, question)] = place
-                    if len(pending) >= 2 * self._config.in_flight:
+                    if len(pending) >= 2 * wide:
                         yield from self._finished(pending)
                 while pending:
                     yield from self._finished(pending)

@@ -161,7 +161,8 @@ def _llm_judge(config: JudgeConfig, serve: ServeConfig | None, hold: Hold | None
 
         server = JudgeServer(llm, serve, Template(llm), hold)
         weights, close = server.weights, server.close
-        ask: Ask = Endpoint(llm, server.connect, MODEL, f"the judge's own server (log: {server.log})").ask
+        where = f"the judge's own server (log: {server.log})"
+        ask: Ask = Endpoint(llm, server.connect, MODEL, where, server.at_once).ask
     else:
         url, key = checked_url(llm), api_key(llm)
         ask = Endpoint(llm, lambda: client_for(llm, url, key), llm.served_as or llm.model, str(url)).ask

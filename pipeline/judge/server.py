@@ -16,7 +16,9 @@ from pipeline.budget import Attempt
 from pipeline.contain.sealing import unsealed
 from pipeline.errors import UserError
 from pipeline.files import digest, user_cache
+from pipeline.judge.endpoint import MODEST
 from pipeline.schema import LlmJudgeConfig, ServeConfig, SubjectConfig
+from pipeline.serve.device import resolve_device
 from pipeline.serve.server import BASE_NAME, Server
 from pipeline.subject.folder import identity, model_folder
 
@@ -106,6 +108,15 @@ class JudgeServer:
         client.timeout = httpx.Timeout(self._timeout_s)
         client.event_hooks = {"response": [lambda _: self._beat()]}
         return client
+
+    def at_once(self) -> int:
+        """Return how many requests to have under way: on a GPU one for each seat, since its answers are short.
+
+        On a CPU so many would wait longer than `timeout_s` for their turn.
+        """
+        if resolve_device(self._serve.device) == "cpu":
+            return MODEST
+        return self._serve.max_num_seqs * self._serve.data_parallel_size
 
     def close(self) -> None:
         """End the server where it runs."""

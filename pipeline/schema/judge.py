@@ -28,7 +28,7 @@ class LlmJudgeConfig(LlmSpec):
     timeout_s: float = 120.0  # of one request
     tries: int = 4  # of one request that meets 429, a server's own error or a broken connection
     backoff_s: float = 0.5  # before the second try; doubled each time, more where the endpoint asks for it
-    in_flight: int = 16  # requests at once
+    in_flight: int | None = None  # requests at once; null: 16, or what our own server on a GPU answers at once
     give_up_after: int = 20  # questions in a row without an answer end the run
     cache: bool = True  # keep verdicts (no text) in the user's cache folder
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
-from asked_judge import EXPECTED, ITEMS, SECRET, by_reply, judge_of, labels
+from asked_judge import EXPECTED, ITEMS, SECRET, by_reply, config_of, judge_of, labels
 from chat_server import Judges, question
 
+from evals.judges.llm_text import Question
 from pipeline.errors import UserError
-from pipeline.judge.endpoint import Failure, _answer
+from pipeline.judge import endpoint
+from pipeline.judge.endpoint import Endpoint, Failure, _answer
 from pipeline.judge.judging import told
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -177,3 +180,24 @@ def test_an_interrupt_leaves_no_thread_that_goes_on_asking(server: Judges):
     time.sleep(0.3)
     assert len(server.requests) == sent
     assert not [t for t in threading.enumerate() if "ThreadPoolExecutor" in t.name]
+
+
+@pytest.mark.parametrize(("told", "wide"), [(None, 3), (2, 2)])
+def test_as_many_are_asked_at_once_as_the_endpoint_answers_unless_told(
+    monkeypatch: pytest.MonkeyPatch, told: int | None, wide: int
+) -> None:
+    made: list[int] = []
+
+    def pool(workers: int) -> ThreadPoolExecutor:
+        made.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr(endpoint, "ThreadPoolExecutor", pool)
+    config = config_of("http://127.0.0.1:9/v1", in_flight=told, tries=1, give_up_after=99).llm
+    assert config is not None
+    asking = Endpoint(config, lambda: httpx.Client(base_url="http://127.0.0.1:9/v1/"), "m", "nowhere", lambda: 3)
+    assert list(asking.ask([])) == []
+    assert made == [], "nothing is asked, so nothing is looked up"
+    question = Question((("user", "x"),), "x")
+    assert [answer for _, answer in asking.ask([question])] == [None]
+    assert made == [wide]

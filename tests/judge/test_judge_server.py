@@ -9,6 +9,8 @@ import pytest
 from asked_judge import config_of
 
 from evals.judges.llm_text import Template
+from pipeline.judge import server as judge_server
+from pipeline.judge.endpoint import MODEST
 from pipeline.judge.server import JudgeServer
 from pipeline.schema import ServeConfig
 
@@ -43,3 +45,13 @@ def test_a_judge_is_not_served_by_what_was_chosen_for_the_subject(tiny_folder: P
     rest = {field.name for field in fields(ServeConfig)} - {*SUBJECTS, *MACHINES}
     # Of adapters, which a judge has none of, of requests, which `judge.llm` has its own of, and of what is trained.
     assert rest == {"max_loras", "cpu_lora_by_adapter", "request_timeout_s", "batch_size", "in_flight", "rehearse"}
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cuda", 51), ("cpu", MODEST)])
+def test_on_a_gpu_each_seat_of_the_judges_engine_has_a_request(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, wanted: int
+) -> None:
+    monkeypatch.setattr(judge_server, "resolve_device", lambda _: device)
+    llm = config_of(None, serve=True, path=str(tiny_folder)).llm
+    assert llm is not None
+    assert JudgeServer(llm, replace(ServeConfig(), **MACHINES), Template(llm)).at_once() == wanted
