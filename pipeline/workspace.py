@@ -34,7 +34,7 @@ from pipeline.plan.inputs import eval_facts, judge_facts, search_facts, table_fa
 from pipeline.plan.intact import require_as_written
 from pipeline.plan.make import make_plan
 from pipeline.plan.protocol import registered_protocol
-from pipeline.plan.registered import post_hoc
+from pipeline.plan.registered import post_hoc, post_hoc_words
 from pipeline.records import Rung, now
 from pipeline.reproduce.machine import environment
 from pipeline.reproduce.overrides import given, shown
@@ -246,7 +246,7 @@ class Workspace:
         if unfinished and (line := going_on(there, self.environment)):
             self._warn(line)
         if self.post_hoc:
-            what = ", ".join(self.post_hoc)
+            what = "; ".join(post_hoc_words(self.post_hoc))
             self._warn(f"Post hoc, not as registered in plan.json, which stays as it is: {what}")
 
     def _tell_begun_anew(self) -> None:

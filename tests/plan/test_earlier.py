@@ -199,6 +199,12 @@ def test_it_is_told_until_the_run_has_a_verdict(tmp_path: Path, tiny_folder: Pat
     assert "other code" not in told(words(tmp_path, tiny_folder), stages)
 
 
+def test_what_is_not_as_registered_is_told_with_both_values(tmp_path: Path, tiny_folder: Path) -> None:
+    finish(words(tmp_path, tiny_folder))
+    said = told([*words(tmp_path, tiny_folder), "serve.max_loras=2"], "stages=[analyse,report]")
+    assert "Post hoc, not as registered in plan.json, which stays as it is: serve.max_loras: 2, planned was 8" in said
+
+
 def told(words: list[str], stages: str) -> str:
     """Return what opening a run says on the terminal."""
     said = io.StringIO()
