@@ -42,6 +42,7 @@ def run(work: Workspace) -> None:
     from pipeline.generate.rehearsal import rehearse
     from pipeline.generate.stage import generate
     from pipeline.inspectai.export import export
+    from pipeline.plan.kept import keep_plan, require_run
     from pipeline.plan.shown import print_plan, print_protocol
     from pipeline.publish.stage import publish
     from pipeline.reproduce.record import recorded
@@ -57,9 +58,9 @@ def run(work: Workspace) -> None:
     seal()  # all inputs are read: no way to a hub any more
     ready(work.folder, config.contain)
     if not {"train", "generate"} & set(config.stages):
-        work.require_run()
+        require_run(work)
     with work.folder.locked():
-        work.keep_plan()
+        keep_plan(work)
         folder = work.folder.root
         tracking = tracker(config.track, run_dir=folder, group=folder.name, plan=work.registered)
         with recorded(work), billed(work), tracking, ahead.may_start(work):

@@ -18,26 +18,21 @@ from pipeline.data.benchmarks import make_eval, read_samples
 from pipeline.data.tables import Row, read_table
 from pipeline.data.variants import Way, base_name, expand
 from pipeline.errors import UserError
-from pipeline.files import read_json, write_atomic, write_json
+from pipeline.files import read_json
 from pipeline.generate.asked import asked_of, rule_of
 from pipeline.generate.canaries import Canary, choose
 from pipeline.generate.proof import Canaries
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.inspectai.task import InspectTask, inspect_tasks
 from pipeline.judge.judging import make_judge
-from pipeline.plan.caps import tell_over_caps
-from pipeline.plan.digests import VERSION
-from pipeline.plan.earlier import going_on, judges_of_labels, planned_otherwise, refuse
+from pipeline.plan.earlier import judges_of_labels
 from pipeline.plan.examples import example_facts
 from pipeline.plan.facts import SubjectFacts
 from pipeline.plan.inputs import eval_facts, judge_facts, search_facts, table_facts, task_facts
-from pipeline.plan.intact import require_as_written
 from pipeline.plan.make import make_plan
-from pipeline.plan.protocol import registered_protocol
-from pipeline.plan.registered import post_hoc, post_hoc_words
-from pipeline.records import Rung, now
+from pipeline.plan.registered import post_hoc
+from pipeline.records import Rung
 from pipeline.reproduce.machine import environment
-from pipeline.reproduce.overrides import given, shown
 from pipeline.rungs import read_rungs
 from pipeline.schema import Config
 from pipeline.search.dev import DevEvals, dev_evals, refuse_measured
@@ -218,58 +213,6 @@ class Workspace:
     def rule(self) -> str:
         """The rule of the registered plan for which rungs are asked, whoever judges them now."""
         return rule_of(self.registered["config"])
-
-    def keep_plan(self) -> None:
-        """Write `plan.json` and `protocol.md`, or hold the plan there against this one; it is never rewritten.
-
-        Raises:
-            UserError: what can change a reply is not what the folder was made for: the differences are
-                listed; or plan.json was changed; or the device that this process needs is not here.
-        """
-        _ = self.device  # asked for before anything is written
-        if not self.folder.plan.exists():
-            self._tell_begun_anew()
-            created = now()
-            write_json(self.folder.plan, {**self.plan, "created": created, "environment": self.environment})
-            write_atomic(self.folder.protocol, registered_protocol(self.registered))
-            tell_over_caps(self.plan, self.console)
-            return
-        there = self.registered
-        if there.get("version") == VERSION:
-            record = read_json(self.folder.reproduce) if self.folder.reproduce.exists() else None
-            require_as_written(self.folder.plan, there, record)
-        if (there.get("version"), there.get("run_sha256")) != (VERSION, self.plan["run_sha256"]):
-            refuse(self.folder.root, there, self.plan)
-        if not self.folder.protocol.exists():  # a kill between the two files
-            write_atomic(self.folder.protocol, registered_protocol(there))
-        unfinished = {"train", "generate"} & set(self.config.stages) and not self.folder.verdict.exists()
-        if unfinished and (line := going_on(there, self.environment)):
-            self._warn(line)
-        if self.post_hoc:
-            what = "; ".join(post_hoc_words(self.post_hoc))
-            self._warn(f"Post hoc, not as registered in plan.json, which stays as it is: {what}")
-
-    def _tell_begun_anew(self) -> None:
-        """Say which runs beside this new one the same command made, before an update let it plan otherwise."""
-        if self.config.run.dir is None:
-            for line in planned_otherwise(self.folder.root, self.config.name, self.plan, shown(given())):
-                self._warn(line)
-
-    def _warn(self, line: str) -> None:
-        self.console.print(line, style="yellow", highlight=False, soft_wrap=True)
-
-    def require_run(self) -> None:
-        """Refuse to read the replies of a run that there is not.
-
-        Raises:
-            UserError: the run folder holds no plan.
-        """
-        if not self.folder.plan.exists():
-            raise UserError(
-                f"there is no run in {self.folder.root}",
-                "give the options that the run was made with, or its folder with run.dir=; or run it first, "
-                "without stages=[…]",
-            )
 
     def _contamination(self) -> dict[str, Any]:
         """Return which training prompts are (nearly) measured ones, or refuse (`pipeline.data.contamination`)."""

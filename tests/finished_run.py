@@ -80,12 +80,13 @@ def finish(
     from pipeline.config.compose import load
     from pipeline.contain import contain
     from pipeline.generate.proof import Proof
+    from pipeline.plan.kept import keep_plan
     from pipeline.workspace import Workspace
 
     work = Workspace(load(overrides), Console(file=io.StringIO()))
     folder = work.folder
     with folder.locked():
-        work.keep_plan()
+        keep_plan(work)
         base = base_rung(work.subject.sha256)
         zero = Rung(ZERO_RUNG, "", -1, 0, "control", "adapter", "weights/zero", "0" * 64, base.base_sha256)
         seeds = work.config.seeds

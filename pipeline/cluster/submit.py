@@ -24,6 +24,7 @@ from pipeline.cluster.task import name, status_of
 from pipeline.cluster.words import Asked, asked
 from pipeline.errors import UserError
 from pipeline.files import write_json
+from pipeline.plan.kept import keep_plan
 from pipeline.plan.make import tasks, training_caps
 from pipeline.records import now
 from pipeline.store import RunFolder, task_folder
@@ -47,9 +48,9 @@ def submit(work: Workspace) -> None:
     folder = work.folder
     if not folder.plan.exists():
         with folder.locked():
-            work.keep_plan()
+            keep_plan(work)
     else:
-        work.keep_plan()
+        keep_plan(work)
     fetch_judges(work.config)
     with folder.submitting():
         _submit_left(work)

@@ -24,6 +24,7 @@ from pipeline.cluster.queued import log_of
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.journal import TASKS
+from pipeline.plan.kept import keep_plan, require_run
 from pipeline.plan.make import tasks, training_caps
 from pipeline.records import Rung, now
 from pipeline.rungs import row, rung_of
@@ -54,11 +55,11 @@ def run_task(work: Workspace) -> str:
     folder.patience_s = PATIENCE_S
     seal()
     ready(folder, work.config.contain)
-    work.require_run()
+    require_run(work)
     with folder.locked():
         word = Word(folder.own, task)
         with word.kept():  # a node without the device says so in the task's status
-            work.keep_plan()
+            keep_plan(work)
             word.devices |= _devices(work.device)
             lease.cut(folder.own, name(task), training_caps(work.config, task))
         track = replace(work.config.track)  # this task's own: a notice shortens it

@@ -30,11 +30,12 @@ def opened(overrides: list[str]) -> Iterator[Any]:
     from rich.console import Console
 
     from pipeline.config.compose import load
+    from pipeline.plan.kept import keep_plan
     from pipeline.workspace import Workspace
 
     work = Workspace(load(overrides), Console(file=io.StringIO()))
     with work.folder.locked():
-        work.keep_plan()
+        keep_plan(work)
         yield work
 
 

@@ -21,6 +21,7 @@ from pipeline.cluster import task as module
 from pipeline.cluster.task import LAST_S, Notice, run_task, status_of
 from pipeline.config.compose import load
 from pipeline.files import read_json, write_json
+from pipeline.plan.kept import keep_plan
 from pipeline.records import Dose
 from pipeline.schema import TrackConfig
 from pipeline.track import tracker as tracking
@@ -74,7 +75,7 @@ def test_a_task_says_that_it_is_paused_before_its_tracker_takes_the_rest_of_the_
     more = ("arms.compliance.training.max_steps=8", "track=wandb_offline", "cluster.slurm.signal_s=30")
     job = ("cluster.kind=slurm", "cluster.job=train", "cluster.task=compliance/0", "stages=[train]")
     work = Workspace(load([*words(tmp_path, tiny_folder), *more, *job]), Console(quiet=True))
-    work.keep_plan()
+    keep_plan(work)
     write_json(work.folder.own / "status.json", {"state": "paused", "devices": ["NVIDIA A100"]})  # its first start
     assert run_task(work) == "paused"
     ((state, left),) = made[0].found

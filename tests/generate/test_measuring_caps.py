@@ -16,6 +16,7 @@ from pipeline.generate import stage
 from pipeline.generate.matrix import most_flops
 from pipeline.generate.rounds import Rounds
 from pipeline.generate.stage import generate, measuring_caps
+from pipeline.plan.kept import keep_plan
 from pipeline.plan.make import tasks, training_caps
 from pipeline.store import RunFolder
 from pipeline.track.tracker import NullTracker
@@ -35,7 +36,7 @@ def climb(work: Any, seed: int, flops: float, ending: str | None) -> None:
 def test_what_other_ladders_may_still_spend_is_not_there_to_measure_on(tmp_path: Path, tiny_folder: Path) -> None:
     """Each of two seeds may spend 0.375 of the budget; what one that has ended leaves goes to the measuring."""
     work = opened([*words(tmp_path, tiny_folder), *CAPS])
-    work.keep_plan()
+    keep_plan(work)
     assert measuring_caps(work).flops == pytest.approx(0.25e12)
     climb(work, 0, 0.1e12, "max_steps")
     assert measuring_caps(work).flops == pytest.approx(0.525e12), "1 - 0.1 - 0.375"
@@ -49,7 +50,7 @@ def test_what_other_ladders_may_still_spend_is_not_there_to_measure_on(tmp_path:
 
 def test_a_cluster_task_is_held_back_once_by_its_lease(tmp_path: Path, tiny_folder: Path) -> None:
     work = opened([*words(tmp_path, tiny_folder), *CAPS])
-    work.keep_plan()
+    keep_plan(work)
     for task in tasks(work.config):
         own = RunFolder(work.folder.root, f"{task.arm}-s{task.seed}").own
         lease.cut(own, f"{task.arm}/{task.seed}", training_caps(work.config, task))

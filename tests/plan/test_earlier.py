@@ -20,6 +20,7 @@ from pipeline.plan.digests import VERSION
 from pipeline.plan.earlier import going_on, judges_of_labels, planned_otherwise, refuse, writer
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts
 from pipeline.plan.intact import digests
+from pipeline.plan.kept import keep_plan
 from pipeline.plan.make import make_plan
 from pipeline.workspace import Workspace
 
@@ -210,5 +211,5 @@ def told(words: list[str], stages: str) -> str:
     said = io.StringIO()
     work = Workspace(load([*words, stages]), Console(file=said, width=200))
     with work.folder.locked():
-        work.keep_plan()
+        keep_plan(work)
     return said.getvalue()

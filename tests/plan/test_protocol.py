@@ -17,6 +17,7 @@ from rich.console import Console
 from pipeline.config.compose import load
 from pipeline.plan.caps import over_caps
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts
+from pipeline.plan.kept import keep_plan
 from pipeline.plan.make import make_plan
 from pipeline.plan.protocol import protocol
 from pipeline.plan.registered import post_hoc
@@ -196,7 +197,7 @@ def test_the_terminal_tells_of_an_estimate_above_a_cap_before_anything_is_spent(
     assert "replies will be missing" in said.out
     assert "replies will be missing" in said.err
     console = Console(file=io.StringIO(), width=300)
-    Workspace(load(given), console).keep_plan()
+    keep_plan(Workspace(load(given), console))
     assert "The estimate is" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "estimate is" not in holdfast()
 

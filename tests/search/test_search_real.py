@@ -15,6 +15,7 @@ from rich.console import Console
 from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.journal import Journal
+from pipeline.plan.kept import keep_plan
 from pipeline.plan.make import tasks
 from pipeline.records import Dose
 from pipeline.rungs import ZERO_RUNG
@@ -46,7 +47,7 @@ def workspace(root: Path, *words: str) -> Workspace:
 def run(work: Workspace, model: Any) -> dict[str, Any]:
     """Search under the lock, as the command does; return the arm's entry of search.json."""
     with work.folder.locked():
-        work.keep_plan()
+        keep_plan(work)
         search(work, model)
     return dict(json.loads(work.folder.search.read_text())["arms"][ARM])
 
@@ -228,7 +229,7 @@ def test_dev_prompts_that_are_also_measured_are_refused_whatever_the_review_says
 def test_the_climbs_and_the_zero_adapter_use_what_was_chosen(whole: Any, tmp_path: Path) -> None:
     work = workspace(tmp_path)
     with work.folder.locked():
-        work.keep_plan()
+        keep_plan(work)
         entry = {**whole[1], "chosen": {"lora.rank": 4, "training.batch_size": 2, "training.learning_rate": 0.002}}
         work.folder.search.write_text(json.dumps({"version": 1, "arms": {ARM: entry}}))
         train(work, NullTracker())
