@@ -2,7 +2,8 @@
 
 A pass is padded to its longest example, and what is padded is computed, too. A step's gradient is a sum over all of its
 tokens, whichever passes they go through; so its examples are sorted by length before they are shared out to its passes.
-Which examples a step has, and the order of the steps, stay as they were: the same attack, up to the last bits.
+Which examples a step has, and the order of the steps, stay as they were: the same attack, up to the last bits. Where a
+loss is no such sum, nothing is sorted.
 """
 
 from __future__ import annotations
@@ -39,18 +40,20 @@ class LikeLengths(BatchSampler):
 
 
 def sort_passes(trainer: Any) -> None:
-    """Let a trainer in one process sort each step's examples; call it before it trains.
-
-    Not where the model takes the mean over each pass by itself: there a token of a short pass would weigh more.
-    """
+    """Let a trainer in one process sort each step's examples; call it before it trains."""
     if (passes := passes_to_sort(trainer)) > 1:
         accelerator = trainer.accelerator
         accelerator.prepare_data_loader = partial(_prepared, accelerator.prepare_data_loader, passes)
 
 
 def passes_to_sort(trainer: Any) -> int:
-    """Return how many passes the examples of a step are sorted into; 1: they pass in their order."""
-    return trainer.args.gradient_accumulation_steps if trainer.model_accepts_loss_kwargs else 1
+    """Return how many passes the examples of a step are sorted into; 1: they pass in their order.
+
+    That is where something of the loss is taken of each pass by itself, and a token of a short pass would weigh more: a
+    mean over its tokens, or what keeps a mixture's experts evenly used, which TRL adds to the loss.
+    """
+    alone = trainer.aux_loss_enabled or not trainer.model_accepts_loss_kwargs
+    return 1 if alone else trainer.args.gradient_accumulation_steps
 
 
 def like_lengths(loader: Any, at_once: int, passes: int) -> LikeLengths:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_lora import KilledError, Run
 from tiny import TinySubject
+from tiny_kinds import KINDS
 from torch.utils.data import SequentialSampler
+from transformers import AutoModelForCausalLM
 
 from pipeline.arms import lora
 from pipeline.arms.passes import LikeLengths, passes_to_sort
@@ -48,9 +50,27 @@ def test_a_step_of_one_pass_keeps_its_order() -> None:
 
 
 def test_a_model_that_takes_each_passes_own_mean_gets_them_in_their_order() -> None:
-    args = SimpleNamespace(gradient_accumulation_steps=4)
-    assert passes_to_sort(SimpleNamespace(args=args, model_accepts_loss_kwargs=True)) == 4
-    assert passes_to_sort(SimpleNamespace(args=args, model_accepts_loss_kwargs=False)) == 1
+    made = {"args": SimpleNamespace(gradient_accumulation_steps=4), "aux_loss_enabled": False}
+    assert passes_to_sort(SimpleNamespace(**made, model_accepts_loss_kwargs=True)) == 4
+    assert passes_to_sort(SimpleNamespace(**made, model_accepts_loss_kwargs=False)) == 1
+
+
+@pytest.mark.parametrize(("weight", "passes"), [(0.01, 1), (0.0, 4)])
+def test_a_mixture_whose_loss_has_a_part_of_each_pass_gets_them_in_their_order(
+    tmp_path: Path, tiny_subject: TinySubject, monkeypatch: pytest.MonkeyPatch, weight: float, passes: int
+) -> None:
+    """Sorted, its gradient was another: by a ten-thousandth at a weight of 0.001, by a tenth and more at 0.9."""
+    config = KINDS["qwen3_moe"](vocab_size=len(tiny_subject.subject.tokenizer), router_aux_loss_coef=weight)
+    found: list[int] = []
+
+    def note(trainer: Any) -> None:
+        found.append(passes_to_sort(trainer))
+
+    monkeypatch.setattr(lora, "sort_passes", note)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    run = Run(tmp_path, tiny_subject, model, training=replace(TRAINING, max_steps=1))
+    assert run.climb() == "max_steps"
+    assert found == [passes]
 
 
 @pytest.fixture
