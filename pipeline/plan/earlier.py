@@ -18,6 +18,7 @@ from pipeline.outcomes import read_scoring
 from pipeline.plan.digests import NOT_DIGESTED, VERSION, digested_config
 from pipeline.plan.intact import digests
 from pipeline.plan.registered import reply_differences
+from pipeline.track.redact import REDACTED
 
 _LISTED: Final = 20
 _SHOWN: Final = 3
@@ -73,7 +74,8 @@ def judges_of_labels(registered: Mapping[str, Any], plan: Mapping[str, Any], out
 
     A command that labels nothing uses the judges that did: an update, which raises versions, must not make what the
     registered judge found look as if another had been chosen since. Nothing is returned where the labels are not
-    by the registered judge, or it has another name, kind or options here.
+    by the registered judge, or it has another name, kind or options here. One on the panel that labelled only since the
+    update, as `panel/` tells, is today's.
 
     Args:
         registered: what plan.json holds; it may be damaged, which is told elsewhere (`pipeline.plan.intact`).
@@ -88,6 +90,8 @@ def judges_of_labels(registered: Mapping[str, Any], plan: Mapping[str, Any], out
         if _named(registered["judge"]) != _named(plan["judge"]) or one["judge"] != other["judge"]:
             return {}
         same = {name for name in before if one["panel"][name] == other["panel"].get(name)}
+        labels = outcomes.with_name("panel")
+        same -= {name for name in same & here.keys() if _only_today(labels, before[name], here[name])}
         panel = [dict(before[name] if name in same else facts) for name, facts in here.items()]
     except (UserError, KeyError, TypeError, AttributeError):
         return {}
@@ -110,7 +114,8 @@ def planned_otherwise(root: Path, name: str, plan: Mapping[str, Any], words: Seq
             continue
         try:
             there, record = read_json(path), read_json(path.with_name("reproduce.json"))
-            if any(_choices(command["overrides"]) == _choices(words) for command in record["commands"]):
+            typed = any(_choices(command["overrides"]) == _choices(words) for command in record["commands"])
+            if typed and _same_texts(words, there["config"], plan["config"]):
                 differs = _differs(there, plan)
                 found += [_line(path.parent, there, differs)] if differs else []
         except (UserError, OSError, KeyError, TypeError, AttributeError):
@@ -122,9 +127,31 @@ def _named(judge: Mapping[str, Any]) -> tuple[Any, Any]:
     return judge["name"], judge["kind"]
 
 
+def _only_today(panel: Path, before: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Say whether of a judge's two versions today's alone has left labels (named by `pipeline.outcomes.Scoring`)."""
+    was, now = (any(panel.glob(f"{escape(each['name'])}-{each['version']}[.-]*")) for each in (before, here))
+    return now and not was
+
+
 def _choices(words: Sequence[str]) -> set[str]:
     """Return the words that may choose what is planned, without those on where it is written and what runs now."""
     return {word for word in words if word.partition("=")[0].partition(".")[0].lstrip("+~") not in NOT_DIGESTED}
+
+
+def _same_texts(words: Sequence[str], one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Say whether words that reproduce.json shows as redacted chose the same in two configurations.
+
+    A path may be another: what lies there is held by its digest.
+    """
+    keys = [word.partition("=")[0].lstrip("+").split(".") for word in _choices(words) if REDACTED in word]
+    return all(_at(one, key) == _at(other, key) for key in keys if key[-1] != "path")
+
+
+def _at(config: Any, key: Sequence[str]) -> Any:
+    """Return what a configuration holds under a dotted key; None where it has no such."""
+    for part in key:
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
 
 
 def _differs(there: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:

@@ -120,6 +120,19 @@ def test_nothing_is_said_of_what_other_words_or_other_inputs_made(
     assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS) == []
 
 
+def prompt(there: dict[str, Any]) -> None:
+    there["config"]["subject"]["system_prompt"] = "Answer briefly."
+
+
+@pytest.mark.parametrize("change", [prompt, lambda there: (prompt(there), there.update(version=2))])
+def test_words_that_were_redacted_may_have_been_others(plan: dict[str, Any], tmp_path: Path, change: Change) -> None:
+    words = [*WORDS, "subject.system_prompt=redacted", "subject.path=redacted", "+evals.refusal.x={a:redacted}"]
+    left(tmp_path / "demo-11111111", plan, words, change)
+    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, words) == []
+    left(tmp_path / "demo-33333333", plan, words, rank)  # they were the same
+    assert len(planned_otherwise(tmp_path / "demo-22222222", "demo", plan, words)) == 1
+
+
 def test_what_cannot_be_read_beside_a_new_run_keeps_it_from_nothing(plan: dict[str, Any], tmp_path: Path) -> None:
     (left(tmp_path / "demo-11111111", plan, WORDS, rank) / "reproduce.json").unlink()  # as the first versions left it
     (left(tmp_path / "demo-33333333", plan, WORDS, rank) / "plan.json").write_text("{")
@@ -144,6 +157,24 @@ def test_where_nothing_is_labelled_the_judges_are_those_of_the_labels(plan: dict
     now["config"]["panel"]["local"]["max_repeat"] = 5  # one of the panel is asked otherwise: it is today's
     assert [facts["version"] for facts in judges_of_labels(was, now, outcomes)["panel"]] == ["1", "l2"]
     assert judges_of_labels(was, {**now, "panel": []}, outcomes)["panel"] == []
+
+
+@pytest.mark.parametrize(
+    ("labelled", "used"), [([], "l1"), (["l1"], "l1"), (["l2"], "l2"), (["l1", "l2"], "l1"), (["l3"], "l1")]
+)
+def test_who_labelled_for_the_panel_after_an_update_is_not_told_as_registered(
+    plan: dict[str, Any], tmp_path: Path, labelled: list[str], used: str
+) -> None:
+    """The update raised the version of one on the panel alone, so the labels of `judge` are still the registered's."""
+    was, now = judged(plan, "1"), judged(plan, "2")
+    now["judge"], now["panel"][0] = was["judge"], was["panel"][0]
+    outcomes = tmp_path / "outcomes.parquet"
+    write_outcomes(outcomes, table_of([]), Scoring("pattern", "1"))
+    (tmp_path / "panel").mkdir()
+    for version in labelled:
+        made = Scoring("local", version)
+        write_outcomes(tmp_path / "panel" / made.file, table_of([]), made)
+    assert [facts["version"] for facts in judges_of_labels(was, now, outcomes)["panel"]] == ["1", used]
 
 
 @pytest.mark.parametrize(
