@@ -23,7 +23,7 @@ from pipeline.records import Reply, Rung
 from pipeline.schema import ServeConfig
 from pipeline.serve.server import Server
 from pipeline.serve.watch import first_of
-from pipeline.serve.width import requests_at_once
+from pipeline.serve.width import allow_files, requests_at_once
 from pipeline.store import RunFolder
 from pipeline.subject.subject import Subject
 
@@ -169,6 +169,7 @@ class Generator:
         waiting = deque(batches(cells, self.config.batch_size))
         wide = requests_at_once(self.config, alone=any(cell.temperature > 0 for cell in cells))
         pending: dict[Future[list[Reply]], list[Cell]] = {}
+        allow_files(wide)
         with self.server.client() as client, ThreadPoolExecutor(wide) as pool:
             try:
                 while True:

@@ -8,6 +8,7 @@ more prompts have to be under way than there are seats; docs/speed.md has what `
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,7 @@ from pipeline.schema import ServeConfig
 
 REFILL: Final = 4  # prompts under way for each seat, in requests of many
 REFILL_ALONE: Final = 2  # where each goes alone, and gives its place up as it ends
+FILES_BESIDE: Final = 256  # open files of a process beside its requests' connections
 MOST_SLOTS: Final = 8  # each takes an adapter's memory on the device, and thread blocks in every step
 # Steps from which graphs are captured and kernels compiled. Assumed, not measured: half a minute more for the start,
 # some 5 ms less for each step. Part (c) of `python -m benchmarks.gpu` measures both.
@@ -40,6 +42,17 @@ def requests_at_once(config: ServeConfig, *, alone: bool = False) -> int:
         return config.in_flight * (config.batch_size if alone else 1)
     seats = config.max_num_seqs * config.data_parallel_size
     return REFILL_ALONE * seats if alone else -(-REFILL * seats // config.batch_size)
+
+
+def allow_files(requests: int) -> None:
+    """Raise this process's own limit of open files where so many requests at once would pass it, as vLLM does its.
+
+    Each has a connection, and a process mostly begins with 1,024: two copies of an engine of 256 seats would pass it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = requests + FILES_BESIDE if hard == resource.RLIM_INFINITY else min(requests + FILES_BESIDE, hard)
+    if soft not in (resource.RLIM_INFINITY, hard) and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def slots(config: ServeConfig, adapters: int, load: Load) -> int:

@@ -19,6 +19,7 @@ from pipeline import journal as journals
 from pipeline.budget import Allowance, Caps, Ledger
 from pipeline.errors import InstrumentError, UserError, boundary
 from pipeline.flops import inference_flops
+from pipeline.generate import matrix as requests
 from pipeline.generate.matrix import Cell, Generator, batches, journal, matrix, missing, prompt_sha256, read_replies
 from pipeline.records import Reply, Rung
 from pipeline.schema import BudgetConfig, ServeConfig
@@ -83,6 +84,15 @@ def generate(tmp_path: Path, server: Completions, tiny_subject: TinySubject) -> 
             return made.run(cells, on_replies)
 
     return run
+
+
+def test_as_many_files_may_be_open_as_requests_are_under_way(
+    cells: list[Cell], generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(requests, "allow_files", asked.append)
+    assert generate(cells)
+    assert asked == [8, 8]  # rung 0, then the adapters: of 2 requests of 4, replies that are drawn go alone
 
 
 def standing(folder: Path) -> list[Reply]:

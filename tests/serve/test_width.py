@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,16 @@ from hypothesis import strategies as st
 from pipeline.config.compose import load
 from pipeline.schema import ServeConfig
 from pipeline.serve.server import Server
-from pipeline.serve.width import GRAPHS_PAY, MOST_SLOTS, Load, is_eager, requests_at_once, slots
+from pipeline.serve.width import (
+    FILES_BESIDE,
+    GRAPHS_PAY,
+    MOST_SLOTS,
+    Load,
+    allow_files,
+    is_eager,
+    requests_at_once,
+    slots,
+)
 
 COUNTS = st.integers(1, 4096)
 
@@ -55,6 +66,21 @@ def test_no_seat_stays_empty_for_want_of_a_prompt_or_of_a_slot(
     assert 1 <= found <= min(adapters, MOST_SLOTS)
     if found < min(adapters, MOST_SLOTS):
         assert (found - 1) * prompts >= seats * copies, "one adapter's last replies beside others that fill the seats"
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """Let this process open few files, as of an ordinary login; yield the most that it may ask for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_each_request_may_open_its_connection(few_files: int) -> None:
+    for requests, wanted in ((8, 400), (512, 512 + FILES_BESIDE), (16, 512 + FILES_BESIDE), (10**9, few_files)):
+        allow_files(requests)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, few_files)
 
 
 def test_the_cpus_figure_is_what_the_rule_gives() -> None:
