@@ -35,6 +35,7 @@ from pipeline.serve import cpu_lora, vllm_server
 from pipeline.serve.adapters import adapted_modules
 from pipeline.serve.device import environment, resolve_device
 from pipeline.serve.server import MAX_CPU_ADAPTERS, Server, lora_rank
+from pipeline.serve.width import slots
 from pipeline.subject.subject import Subject
 
 WARM_UP = 4  # requests to each adapter
@@ -76,7 +77,7 @@ def requests(subject: Subject, rungs: Sequence[Rung], count: int) -> list[Cell]:
 def engine_options(subject: Subject, config: ServeConfig, folders: Sequence[Path]) -> dict[str, Any]:
     """Return the arguments of `vllm.LLM` that stand for the server's command line (`pipeline.serve.server`)."""
     adapters = len(folders)
-    slots = min(config.max_loras, adapters)
+    shared = slots(config, adapters, prompts=0)
     return {
         "model": str(subject.path),
         "dtype": subject.dtype,
@@ -86,9 +87,9 @@ def engine_options(subject: Subject, config: ServeConfig, folders: Sequence[Path
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "generation_config": "vllm",
         "enable_lora": True,
-        "max_loras": slots,
+        "max_loras": shared,
         "max_lora_rank": lora_rank([RANK]),
-        "max_cpu_loras": max(slots, min(adapters, MAX_CPU_ADAPTERS)),
+        "max_cpu_loras": max(shared, min(adapters, MAX_CPU_ADAPTERS)),
         "lora_target_modules": adapted_modules(folders),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ from pipeline.generate.matrix import read_replies
 from pipeline.schema import BudgetConfig
 from pipeline.serve.adapters import adapted_modules
 from pipeline.serve.server import Server
+from pipeline.serve.width import MOST_SLOTS
 from pipeline.store import RunFolder
 from pipeline.subject.subject import Subject
 
@@ -215,3 +217,4 @@ def test_the_engine_in_process_gets_the_servers_options(subject: Subject, tmp_pa
     assert options["max_cpu_loras"] == 24
     assert options["max_lora_rank"] == RANK
     assert options["max_num_seqs"] == config.max_num_seqs
+    assert serving.engine_options(subject, replace(config, max_loras=None), folders)["max_loras"] == MOST_SLOTS
