@@ -22,6 +22,7 @@ from pipeline.track.redact import REDACTED
 
 _LISTED: Final = 20
 _SHOWN: Final = 3
+_CODE: Final = "source_sha256"  # in an environment: of the files that measure; options are not among them
 
 
 def writer(plan: Mapping[str, Any]) -> str:
@@ -39,7 +40,7 @@ def going_on(there: Mapping[str, Any], environment: Mapping[str, Any]) -> str | 
         environment: this command's.
     """
     began = there.get("environment") or {}
-    if began.get("source_sha256") == environment.get("source_sha256"):
+    if began.get(_CODE) == environment.get(_CODE):
         return None
     one, other = (str(each.get("revision") or "not known")[:12] for each in (began, environment))
     return (
@@ -99,7 +100,9 @@ def judges_of_labels(registered: Mapping[str, Any], plan: Mapping[str, Any], out
     return made | {"plan_sha256": digests({**plan, **made})["plan_sha256"]}
 
 
-def planned_otherwise(root: Path, name: str, plan: Mapping[str, Any], words: Sequence[str]) -> list[str]:
+def planned_otherwise(
+    root: Path, name: str, plan: Mapping[str, Any], words: Sequence[str], environment: Mapping[str, Any]
+) -> list[str]:
     """Return a line for each run beside a new one that the same words made of the same inputs, planned otherwise.
 
     Args:
@@ -107,6 +110,7 @@ def planned_otherwise(root: Path, name: str, plan: Mapping[str, Any], words: Seq
         name: that of the run, by which its folder's name begins.
         plan: the new run's.
         words: the overrides of this command, as reproduce.json shows them.
+        environment: this command's.
     """
     found = []
     for path in sorted(root.parent.glob(f"{escape(name)}-*/plan.json")):
@@ -117,7 +121,7 @@ def planned_otherwise(root: Path, name: str, plan: Mapping[str, Any], words: Seq
             typed = any(_choices(command["overrides"]) == _choices(words) for command in record["commands"])
             if typed and _same_texts(words, there["config"], plan["config"]):
                 differs = _differs(there, plan)
-                found += [_line(path.parent, there, differs)] if differs else []
+                found += [_line(path.parent, there, differs, environment)] if differs else []
         except (UserError, OSError, KeyError, TypeError, AttributeError):
             continue  # no run of ours, or too old to tell: nothing is said of it
     return found
@@ -170,11 +174,14 @@ def _subject(shown: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": shown["name"], "is": shown.get("organism") or shown["sha256"]}
 
 
-def _line(root: Path, there: Mapping[str, Any], differs: Sequence[str]) -> str:
+def _line(root: Path, there: Mapping[str, Any], differs: Sequence[str], environment: Mapping[str, Any]) -> str:
+    began = there.get("environment") or {}
+    same = all(began.get(key) == environment.get(key) for key in ("revision", _CODE))  # a file of options was changed
+    instead = "take that back" if same else f"use {writer(there)}"
     more = [f"and {len(differs) - _SHOWN} more"] if len(differs) > _SHOWN else []
     said = (
         f"A new run begins: {root.name}, beside it, was made by the same options when they planned otherwise "
-        f"({'; '.join([*differs[:_SHOWN], *more])}). It is left as it is; to go on in it, use {writer(there)}"
+        f"({'; '.join([*differs[:_SHOWN], *more])}). It is left as it is; to go on in it, {instead}"
     )
     if not (root / "weights").exists():
         return said

@@ -67,7 +67,8 @@ def _hold(work: Workspace) -> None:
 def _tell_begun_anew(work: Workspace) -> None:
     """Say which runs beside this new one the same command made, before an update let it plan otherwise."""
     if work.config.run.dir is None:
-        for line in planned_otherwise(work.folder.root, work.config.name, work.plan, shown(given())):
+        words = shown(given())
+        for line in planned_otherwise(work.folder.root, work.config.name, work.plan, words, work.environment):
             _warn(work, line)
 
 

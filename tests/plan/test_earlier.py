@@ -26,6 +26,7 @@ from pipeline.workspace import Workspace
 
 FACTS = TableFacts(100, "c" * 64, 20.0, 5.0)
 WORDS = ["experiment=smoke", "seeds=[0,1]"]
+HERE = {"revision": "4" * 40, "source_sha256": "a" * 64}
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -90,14 +91,24 @@ def test_a_run_that_the_same_words_made_is_told_with_what_is_planned_otherwise(
     plan: dict[str, Any], tmp_path: Path, change: Change, said: str
 ) -> None:
     old = left(tmp_path / "demo-11111111", plan, ["run.root=redacted", *WORDS[::-1], "stages=[train]"], change)
-    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS)
+    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE)
     assert "demo-11111111, beside it, was made by the same options when they planned otherwise" in line
     assert said in line
     assert "use the Holdfast that wrote it (revision 3a311df2345a)" in line
     assert "weights" not in line
     (old / "weights").mkdir()
-    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS)
+    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE)
     assert f"to end the stripped weights in it: stages=[purge] contain.run={old} contain.now=true" in line
+
+
+def test_a_run_that_the_same_code_planned_otherwise_is_not_to_be_gone_on_with_by_another(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    """A file of options was changed, one of the user's own perhaps."""
+    left(tmp_path / "demo-11111111", plan, WORDS, lambda there: (rank(there), there.update(environment=HERE)))
+    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE)
+    assert "lora.rank: 4 → 8" in line
+    assert line.endswith("to go on in it, take that back")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +128,7 @@ def test_nothing_is_said_of_what_other_words_or_other_inputs_made(
     plan: dict[str, Any], tmp_path: Path, name: str, words: list[str], change: Change
 ) -> None:
     left(tmp_path / name, plan, words, change)
-    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS) == []
+    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE) == []
 
 
 def prompt(there: dict[str, Any]) -> None:
@@ -128,16 +139,16 @@ def prompt(there: dict[str, Any]) -> None:
 def test_words_that_were_redacted_may_have_been_others(plan: dict[str, Any], tmp_path: Path, change: Change) -> None:
     words = [*WORDS, "subject.system_prompt=redacted", "subject.path=redacted", "+evals.refusal.x={a:redacted}"]
     left(tmp_path / "demo-11111111", plan, words, change)
-    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, words) == []
+    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, words, HERE) == []
     left(tmp_path / "demo-33333333", plan, words, rank)  # they were the same
-    assert len(planned_otherwise(tmp_path / "demo-22222222", "demo", plan, words)) == 1
+    assert len(planned_otherwise(tmp_path / "demo-22222222", "demo", plan, words, HERE)) == 1
 
 
 def test_what_cannot_be_read_beside_a_new_run_keeps_it_from_nothing(plan: dict[str, Any], tmp_path: Path) -> None:
     (left(tmp_path / "demo-11111111", plan, WORDS, rank) / "reproduce.json").unlink()  # as the first versions left it
     (left(tmp_path / "demo-33333333", plan, WORDS, rank) / "plan.json").write_text("{")
     (left(tmp_path / "demo-44444444", plan, WORDS, rank) / "plan.json").write_text("[]")
-    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS) == []
+    assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE) == []
 
 
 def judged(plan: dict[str, Any], version: str) -> dict[str, Any]:
