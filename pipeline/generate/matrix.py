@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -168,12 +168,13 @@ class Generator:
         """
         waiting = deque(batches(cells, self.config.batch_size))
         wide = requests_at_once(self.config, alone=any(cell.temperature > 0 for cell in cells))
+        most = requests_at_once(self.config) * self.config.batch_size  # prompts: some requests may hold many, some one
         pending: dict[Future[list[Reply]], list[Cell]] = {}
         allow_files(wide)
         with self.server.client() as client, ThreadPoolExecutor(wide) as pool:
             try:
                 while True:
-                    while waiting and len(pending) < wide and self._fits(waiting[0], pending.values()):
+                    while waiting and len(pending) < wide and self._fits(waiting[0], pending.values(), most):
                         batch = waiting.popleft()
                         pending[pool.submit(self._request, client, batch)] = batch
                     if not pending:
@@ -190,7 +191,10 @@ class Generator:
                 for future in pending:
                     future.cancel()
 
-    def _fits(self, batch: Sequence[Cell], pending: Iterable[Sequence[Cell]]) -> bool:
+    def _fits(self, batch: Sequence[Cell], pending: Collection[Sequence[Cell]], most: int) -> bool:
+        """Say whether a batch may go beside those under way, by the budget, and by the `most` prompts at once."""
+        if sum(map(len, pending)) + len(batch) > most:
+            return False
         flops = sum(most_flops(self.subject, cells) for cells in (batch, *pending))
         devices = self.allowance.attempt.ledger.config.devices
         return self.allowance.fits(self.slowest_s * devices, flops)

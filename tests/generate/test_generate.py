@@ -95,6 +95,22 @@ def test_as_many_files_may_be_open_as_requests_are_under_way(
     assert asked == [8, 8]  # rung 0, then the adapters: of 2 requests of 4, replies that are drawn go alone
 
 
+def test_prompts_under_way_are_no_more_where_some_go_alone(
+    cells: list[Cell], generate: Generate, server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each request waits for many others, past its time limit where replies are long."""
+    sent, fits = [0], Generator._fits
+
+    def note(made: Generator, batch: list[Cell], pending: Any, most: int) -> bool:
+        fit = fits(made, batch, pending, most)
+        sent.append((len(batch) + sum(map(len, pending))) * fit)
+        return fit
+
+    monkeypatch.setattr(Generator, "_fits", note)
+    assert generate(cells)
+    assert max(sent) == 8  # 2 requests of 4
+
+
 def standing(folder: Path) -> list[Reply]:
     return list(read_replies(RunFolder(folder), RUNGS))
 
