@@ -27,7 +27,7 @@ _CODE: Final = "source_sha256"  # in an environment: of the files that measure; 
 
 def writer(plan: Mapping[str, Any]) -> str:
     """Return in words which Holdfast wrote a plan: "the Holdfast that wrote it (revision 3a311df2345a)"."""
-    revision = (plan.get("environment") or {}).get("revision")
+    revision = _at(plan, ("environment", "revision"))
     known = f"revision {str(revision)[:12]}" if revision else f"plan version {plan.get('version')!r}"
     return f"the Holdfast that wrote it ({known})"
 

@@ -57,6 +57,7 @@ def rank(there: dict[str, Any]) -> None:
         ({"version": 2, "environment": {"revision": "3a311df2345a" + "0" * 28}}, "revision 3a311df2345a"),
         ({"version": 2, "environment": {"revision": None}}, "plan version 2"),
         ({"version": 1}, "plan version 1"),
+        ({"version": 1, "environment": "of another shape"}, "plan version 1"),
     ],
 )
 def test_who_wrote_a_plan_is_named_as_far_as_it_says(plan_of: dict[str, Any], said: str) -> None:
