@@ -35,7 +35,7 @@ from pipeline.serve import cpu_lora, vllm_server
 from pipeline.serve.adapters import adapted_modules
 from pipeline.serve.device import environment, resolve_device
 from pipeline.serve.server import MAX_CPU_ADAPTERS, Server, lora_rank
-from pipeline.serve.width import slots
+from pipeline.serve.width import Load, is_eager, slots
 from pipeline.subject.subject import Subject
 
 WARM_UP = 4  # requests to each adapter
@@ -77,13 +77,13 @@ def requests(subject: Subject, rungs: Sequence[Rung], count: int) -> list[Cell]:
 def engine_options(subject: Subject, config: ServeConfig, folders: Sequence[Path]) -> dict[str, Any]:
     """Return the arguments of `vllm.LLM` that stand for the server's command line (`pipeline.serve.server`)."""
     adapters = len(folders)
-    shared = slots(config, adapters, prompts=0)
+    shared = slots(config, adapters, Load())
     return {
         "model": str(subject.path),
         "dtype": subject.dtype,
         "max_model_len": config.max_model_len,
         "max_num_seqs": config.max_num_seqs,
-        "enforce_eager": config.enforce_eager,
+        "enforce_eager": is_eager(config, adapters, Load()),
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "generation_config": "vllm",
         "enable_lora": True,

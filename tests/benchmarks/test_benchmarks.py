@@ -217,4 +217,5 @@ def test_the_engine_in_process_gets_the_servers_options(subject: Subject, tmp_pa
     assert options["max_cpu_loras"] == 24
     assert options["max_lora_rank"] == RANK
     assert options["max_num_seqs"] == config.max_num_seqs
-    assert serving.engine_options(subject, replace(config, max_loras=None), folders)["max_loras"] == MOST_SLOTS
+    left_open = serving.engine_options(subject, replace(config, max_loras=None, enforce_eager=None), folders)
+    assert (left_open["max_loras"], left_open["enforce_eager"]) == (MOST_SLOTS, False)
