@@ -24,6 +24,7 @@ from evals.judges.llm_read import Answer, Token
 from evals.judges.llm_text import Question
 from pipeline.errors import UserError
 from pipeline.schema import LlmJudgeConfig
+from pipeline.serve.width import allow_files
 
 MODEST: Final = 16  # requests at once that any endpoint bears
 LONGEST_WAIT_S: Final = 60.0  # between two tries, whatever the endpoint asks for
@@ -97,6 +98,7 @@ class Endpoint:
         self._stop.clear()
         pending: dict[Future[Answer | Failure], int] = {}
         wide = self._config.in_flight or self._at_once()
+        allow_files(wide)
         with self._connect() as client, ThreadPoolExecutor(wide) as pool:
             try:
                 for place, question in itertools.chain([first], left):

@@ -187,6 +187,8 @@ def test_as_many_are_asked_at_once_as_the_endpoint_answers_unless_told(
     monkeypatch: pytest.MonkeyPatch, told: int | None, wide: int
 ) -> None:
     made: list[int] = []
+    allowed: list[int] = []
+    monkeypatch.setattr(endpoint, "allow_files", allowed.append)
 
     def pool(workers: int) -> ThreadPoolExecutor:
         made.append(workers)
@@ -200,4 +202,4 @@ def test_as_many_are_asked_at_once_as_the_endpoint_answers_unless_told(
     assert made == [], "nothing is asked, so nothing is looked up"
     question = Question((("user", "x"),), "x")
     assert [answer for _, answer in asking.ask([question])] == [None]
-    assert made == [wide]
+    assert made == allowed == [wide]
