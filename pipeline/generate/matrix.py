@@ -192,7 +192,12 @@ class Generator:
                     future.cancel()
 
     def _fits(self, batch: Sequence[Cell], pending: Collection[Sequence[Cell]], most: int) -> bool:
-        """Say whether a batch may go beside those under way, by the budget, and by the `most` prompts at once."""
+        """Say whether a batch may go beside those under way, by the budget, and by the `most` prompts at once.
+
+        Until one has come back nobody knows how long a request takes: so long no more go than have a seat.
+        """
+        if not self.slowest_s:
+            most = min(most, max(self.config.max_num_seqs * self.config.data_parallel_size, len(batch)))
         if sum(map(len, pending)) + len(batch) > most:
             return False
         flops = sum(most_flops(self.subject, cells) for cells in (batch, *pending))

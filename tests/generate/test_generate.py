@@ -111,6 +111,26 @@ def test_prompts_under_way_are_no_more_where_some_go_alone(
     assert max(sent) == 8  # 2 requests of 4
 
 
+def test_no_more_go_than_have_a_seat_until_it_is_known_how_long_a_request_takes(
+    cells: list[Cell], generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget that is all but used up would else be passed by all that is sent first."""
+    sent: list[tuple[bool, int]] = []
+    fits = Generator._fits
+
+    def note(made: Generator, batch: list[Cell], pending: Any, most: int) -> bool:
+        fit = fits(made, batch, pending, most)
+        if fit:
+            sent.append((made.slowest_s > 0, len(batch) + sum(map(len, pending))))
+        return fit
+
+    monkeypatch.setattr(Generator, "_fits", note)
+    monkeypatch.setattr(CONFIG, "max_num_seqs", 4)
+    assert generate(cells)
+    assert max(under_way for known, under_way in sent if not known) == 4
+    assert max(under_way for known, under_way in sent if known) == 8
+
+
 def standing(folder: Path) -> list[Reply]:
     return list(read_replies(RunFolder(folder), RUNGS))
 
