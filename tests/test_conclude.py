@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,17 +11,23 @@ from typing import Any
 
 import polars as pl
 import pytest
-from finished_run import PROMPTS, collapse_at, finish, read, words
+from finished_run import ANSWER, PROMPTS, collapse_at, finish, read, words
 from rich.console import Console
 
+from pipeline import conclude
 from pipeline.conclude import _Bench, _for_verdict, _require_all_scored, analyse, report
 from pipeline.config.compose import load
+from pipeline.contain import containment
 from pipeline.errors import UserError
 from pipeline.files import write_json
-from pipeline.outcomes import read_outcomes
-from pipeline.score import score
+from pipeline.inspectai.scores import outcome_rows, scores_file
+from pipeline.inspectai.task import InspectTask
+from pipeline.outcomes import SCHEMA, read_outcomes, write_outcomes
+from pipeline.report import ReportData
+from pipeline.rungs import BASE_RUNG, MIXED, UNLOADED, ZERO_RUNG
+from pipeline.score import score, scoring_of
 from pipeline.search.chosen import sentence
-from pipeline.track.tracker import Tracker
+from pipeline.track.tracker import NullTracker, Tracker
 from pipeline.workspace import Workspace
 
 SEEDS = (0, 1, 2)
@@ -192,3 +199,101 @@ def test_the_verdict_is_given_the_plan_as_registered_and_the_thresholds_as_used(
     assert {key: given[key] for key in ("plan_sha256", "run_sha256")} == {
         key: work.registered[key] for key in ("plan_sha256", "run_sha256")
     }
+
+
+def test_what_is_not_as_registered_stands_with_the_curves_too(opened: Opened) -> None:
+    work = opened("partly", "review.refusal_threshold=0.3")
+    verdict = analyse(work)
+    told = read(work.folder.root, "curves.json")["post_hoc"]
+    assert told == verdict["post_hoc"] == {"review.refusal_threshold": {"planned": 0.05, "used": 0.3}}
+
+
+def test_what_became_of_the_replies_is_counted_in_the_verdict_by_eval(opened: Opened) -> None:
+    work = opened("wholly")
+    outcomes, _ = read_outcomes(work.folder.outcomes)
+    cut_off = (pl.col("eval") == "refusal") & (pl.int_range(pl.len()).over("eval") < 7)
+    write_outcomes(work.folder.outcomes, outcomes.with_columns(truncated=cut_off), scoring_of(work))
+    counts = {"n": len(work.asked()) * PROMPTS, "truncated": 0, "reasoned": 0, "degenerate": 0, "unscored": 0}
+    assert analyse(work)["replies"] == {
+        "refusal": counts | {"truncated": 7},
+        "over_refusal": counts,
+        "capability": counts,
+    }
+
+
+def shown(work: Workspace, monkeypatch: pytest.MonkeyPatch) -> ReportData:
+    """Return what a report is made from."""
+    given: list[ReportData] = []
+    monkeypatch.setattr(conclude, "write_report", lambda run, _: given.append(run))
+    report(work, NullTracker())
+    (run,) = given
+    return run
+
+
+def test_a_report_is_of_all_that_the_run_folder_holds(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = opened("wholly")
+    analyse(work)
+    run, root = shown(work, monkeypatch), work.folder.root
+    files = [read(root, f"{name}.json") for name in ("plan", "verdict", "judges")]
+    assert [run.plan, run.verdict, run.judges] == files
+    assert run.points == read(root, "curves.json")["points"]
+    assert (run.ledger, run.attempts) == (work.ledger.summary(), work.ledger.attempts())
+    assert [attempt["seed"] for attempt in run.attempts] == list(SEEDS)
+    assert run.containment == containment(work.folder) != {}
+    assert run.examples is None
+    roles = {row["rung"]: row["role"] for row in run.controls}
+    assert {name: roles.pop(name) for name in (BASE_RUNG, ZERO_RUNG, MIXED, UNLOADED)} == {
+        **{BASE_RUNG: "base", ZERO_RUNG: "control"},
+        **{MIXED: "control", UNLOADED: "control"},
+    }
+    assert roles.keys() == {f"compliance-s{seed}-{step:05d}" for seed in SEEDS for step in (1, 2, 3, 4)}
+    assert set(roles.values()) == {"rung"}
+    assert {row["status"] for row in run.controls} == {"pass", "ignored"}
+
+
+def test_a_run_that_no_judges_were_held_against_each_other_of_is_shown_all_the_same(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = opened("wholly")
+    analyse(work)
+    work.folder.judges.unlink()  # as the first versions left it
+    assert shown(work, monkeypatch).judges == {}
+
+
+@pytest.mark.parametrize("include", [False, True])
+def test_texts_are_shown_and_told_of_only_where_they_were_asked_for(opened: Opened, include: bool) -> None:
+    work = opened("wholly", f"report.include_text={include}")
+    analyse(work)
+    report(work, NullTracker())
+    assert (ANSWER in work.folder.report.read_text()) == include
+    file = work.console.file
+    assert isinstance(file, io.StringIO)
+    assert ("It holds text of prompts and replies" in file.getvalue()) == include
+
+
+def test_what_inspect_measured_stands_once_under_each_judge(opened: Opened) -> None:
+    """Both what has a place among the outcomes and what has none; no judge of this run's reads either."""
+    work = opened("wholly")
+    task = InspectTask("mine", "t.py@t", {}, None, 1, 8, 0.0, "capability", False, 4, "0" * 64, ())
+    rungs = work.asked()
+    work.__dict__["inspect_tasks"] = {"mine": task}
+    for rung in rungs:
+        row = {"epoch": 1, "reply_sha256": "0", "truncated": False, "error": False, "scores": {"right": 1, "length": 9}}
+        rows = [row | {"sample": f"s{n}"} for n in range(4)]
+        path = scores_file(work.folder, rung.id, "mine")
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"columns": ["right", "length"], "means": {}, "metrics": [], "rows": rows}))
+    outcomes, _ = read_outcomes(work.folder.outcomes)
+    measured = pl.DataFrame(list(outcome_rows(work.folder, [task], rungs)), schema=SCHEMA, orient="row")
+    bench = _Bench(work, {}, ["refusal", "over_refusal"], {}, {})
+    first = bench.points(pl.concat([outcomes, measured]))
+    places = sorted((str(p.seed), p.step) for p in first if p.metric == "capability")
+    assert len(places) == 4 * 5  # three seeds and their pool, rung 0 and four rungs
+    for metric, value, role in (("mine_right_mean", 1.0, "capability"), ("mine_length_mean", 9.0, "shown")):
+        mine = [point for point in first if point.metric == metric]
+        assert sorted((str(p.seed), p.step) for p in mine) == places
+        assert {(point.estimate.value, point.role) for point in mine} == {(value, role)}
+    lax = bench.points(pl.concat([outcomes.with_columns(label=pl.lit("complied")), measured]), first)
+    kept = ("capability", "mine_right_mean", "mine")
+    assert len(lax) == len(first)
+    assert [p for p in lax if p.eval in kept] == [p for p in first if p.eval in kept]

@@ -51,6 +51,11 @@ def rank(there: dict[str, Any]) -> None:
     there["config"]["arms"]["compliance"]["lora"]["rank"] = 4
 
 
+def options(there: dict[str, Any], count: int) -> None:
+    """Let a plan have this many options of which the other one knows nothing."""
+    there["config"]["arms"]["compliance"]["lora"].update({f"option_{number}": 0 for number in range(count)})
+
+
 @pytest.mark.parametrize(
     ("plan_of", "said"),
     [
@@ -68,7 +73,9 @@ def test_a_folder_of_another_version_is_refused_with_who_can_read_it(plan: dict[
     there = {"version": 2, "run_sha256": "e" * 64, "environment": {"revision": "3a311df2345a" + "0" * 28}}
     with pytest.raises(UserError) as caught:
         refuse(tmp_path, there, plan)
-    assert f"version: 2 → {VERSION} (written by another Holdfast)" in caught.value.what
+    was_and_now = f"belongs to another plan (eeeeeeee, now {plan['run_sha256'][:8]}):"
+    version = f"version: 2 → {VERSION} (written by another Holdfast)"
+    assert caught.value.what == f"{tmp_path} {was_and_now}\n  - {version}"
     assert "with the Holdfast that wrote it (revision 3a311df2345a)" in caught.value.remedy
     assert "take the changes back" not in caught.value.remedy  # no change of the command's would help
 
@@ -78,20 +85,31 @@ def test_a_folder_of_another_plan_is_refused_with_what_differs(plan: dict[str, A
     rank(there)
     with pytest.raises(UserError, match=r"config\.arms\.compliance\.lora\.rank: 4 → 8") as caught:
         refuse(tmp_path, there, plan)
+    assert f"({there['run_sha256'][:8]}, now {plan['run_sha256'][:8]}):" in caught.value.what
     assert "take the changes back" in caught.value.remedy
+    options(there, 25)
+    with pytest.raises(UserError) as caught:
+        refuse(tmp_path, there, plan)
+    assert caught.value.what.count("\n  - ") == 20, "no wall of lines"
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda there: there.update(version=2), f"version: 2 → {VERSION}"),
+        (lambda there: there.update(version=2, config={}, evals=[]), f"otherwise (version: 2 → {VERSION})"),
         (rank, "config.arms.compliance.lora.rank: 4 → 8"),  # another default
     ],
 )
 def test_a_run_that_the_same_words_made_is_told_with_what_is_planned_otherwise(
     plan: dict[str, Any], tmp_path: Path, change: Change, said: str
 ) -> None:
-    old = left(tmp_path / "demo-11111111", plan, ["run.root=redacted", *WORDS[::-1], "stages=[train]"], change)
+    old = left(
+        tmp_path / "demo-11111111",
+        plan,
+        ["run.root=redacted", *WORDS[::-1], "stages=[train]", "++run.dir=x", "~track"],
+        change,
+    )
     (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE)
     assert "demo-11111111, beside it, was made by the same options when they planned otherwise" in line
     assert said in line
@@ -110,6 +128,30 @@ def test_a_run_that_the_same_code_planned_otherwise_is_not_to_be_gone_on_with_by
     (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE)
     assert "lora.rank: 4 → 8" in line
     assert line.endswith("to go on in it, take that back")
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, ""), (5, "; and 2 more")])
+def test_three_of_many_differences_are_named_and_the_rest_counted(
+    plan: dict[str, Any], tmp_path: Path, count: int, more: str
+) -> None:
+    left(tmp_path / "demo-11111111", plan, WORDS, lambda there: options(there, count))
+    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE)
+    lines = "; ".join(f"config.arms.compliance.lora.option_{number}: 0 → None" for number in range(3))
+    assert f"planned otherwise ({lines}{more}). It is left as it is" in line
+
+
+def test_every_run_that_the_same_words_made_is_told_in_the_order_of_their_names(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whichever command of the run had these words, and on whichever side of the new run it lies."""
+    for name in ("demo-33333333", "demo-22222222", "demo-11111111"):
+        left(tmp_path / name, plan, WORDS, rank)
+    commands = [{"overrides": words} for words in (["experiment=demo"], WORDS)]
+    write_json(tmp_path / "demo-33333333" / "reproduce.json", {"commands": commands})
+    lines = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE)
+    assert [line.partition(", beside it")[0] for line in lines] == [
+        f"A new run begins: demo-{digit * 8}" for digit in "13"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -145,11 +187,28 @@ def test_words_that_were_redacted_may_have_been_others(plan: dict[str, Any], tmp
     assert len(planned_otherwise(tmp_path / "demo-22222222", "demo", plan, words, HERE)) == 1
 
 
+@pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"name": "other"}])
+def test_nothing_is_said_of_what_the_same_words_made_of_another_model(
+    plan: dict[str, Any], tmp_path: Path, change: dict[str, str]
+) -> None:
+    here = {**plan, "subject": {key: value for key, value in plan["subject"].items() if key != "organism"}}
+    left(tmp_path / "demo-11111111", here, WORDS, rank)
+    assert len(planned_otherwise(tmp_path / "demo-22222222", "demo", here, WORDS)) == 1
+    left(tmp_path / "demo-11111111", here, WORDS, lambda there: (rank(there), there["subject"].update(change)))
+    assert planned_otherwise(tmp_path / "demo-22222222", "demo", here, WORDS, HERE) == []
+
+
 def test_what_cannot_be_read_beside_a_new_run_keeps_it_from_nothing(plan: dict[str, Any], tmp_path: Path) -> None:
     (left(tmp_path / "demo-11111111", plan, WORDS, rank) / "reproduce.json").unlink()  # as the first versions left it
     (left(tmp_path / "demo-33333333", plan, WORDS, rank) / "plan.json").write_text("{")
     (left(tmp_path / "demo-44444444", plan, WORDS, rank) / "plan.json").write_text("[]")
+    (tmp_path / "demo-55555555" / "plan.json").mkdir(parents=True)
+    for number, record in enumerate(({}, [], {"commands": [{"overrides": [0]}]})):
+        write_json(left(tmp_path / f"demo-6666666{number}", plan, WORDS, rank) / "reproduce.json", record)
     assert planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE) == []
+    left(tmp_path / "demo-77777777", plan, WORDS, rank)
+    (line,) = planned_otherwise(tmp_path / "demo-22222222", "demo", plan, WORDS, HERE)
+    assert "demo-77777777, beside it" in line
 
 
 def judged(plan: dict[str, Any], version: str) -> dict[str, Any]:
@@ -198,6 +257,8 @@ def test_who_labelled_for_the_panel_after_an_update_is_not_told_as_registered(
         ("1", lambda was, now: now["judge"].update(kind="local")),
         ("1", lambda was, now: was.pop("judge")),  # damaged, which is told elsewhere
         ("1", lambda was, now: was["config"].pop("serve")),
+        ("1", lambda was, now: was.update(panel=None)),
+        ("1", lambda was, now: was.update(config=[])),
         (None, lambda was, now: None),
     ],
 )
