@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,40 @@ def test_what_became_of_the_replies_is_counted_in_the_verdict_by_eval(opened: Op
     }
 
 
+def test_a_judge_of_harm_takes_part_where_there_can_be_some(opened: Opened) -> None:
+    """What an Inspect task left unscored leaves nothing open under any judge: none takes part there."""
+    work = opened("wholly")
+    outcomes, scoring = read_outcomes(work.folder.outcomes)
+    task = outcomes.filter(eval="capability").with_columns(eval=pl.lit("a_task"), label=pl.lit("unscored"))
+    table, harm = pl.concat([outcomes, task]), replace(scoring, judge="harm", version="1", measures="harm")
+    write_outcomes(work.folder.outcomes, table, scoring)
+    write_outcomes(work.folder.panel / harm.file, table, harm)
+    verdict = analyse(work)["verdict"]
+    used, entry = read(work.folder.root, "judges.json")["judges"]
+    assert (used["measures"], set(used["labels"])) == ("refusal", {"refusal", "over_refusal", "capability"})
+    assert (entry["measures"], set(entry["labels"])) == ("harm", {"refusal", "over_refusal"})
+    assert used["verdict"] == entry["verdict"] == verdict == "collapses"
+    assert used["if_unscored"] == entry["if_unscored"] == {}
+
+
+def test_of_the_panel_is_what_has_the_name_and_the_version_of_a_judge_on_it(opened: Opened) -> None:
+    """The judges stand in this order: the one in use, those of the panel, those of earlier commands."""
+    work = opened("wholly", "+judge@panel.lax=pattern", "panel.lax.max_repeat=5")
+    outcomes, scoring = read_outcomes(work.folder.outcomes)
+    ((name, version),) = [(facts["name"], facts["version"]) for facts in work.plan["panel"]]
+    for key in ((name, version), (name, "0" * 12), ("another", version)):
+        made = replace(scoring, judge=key[0], version=key[1])
+        write_outcomes(work.folder.panel / made.file, outcomes, made)
+    analyse(work)
+    judges = read(work.folder.root, "judges.json")["judges"]
+    assert [(judge["name"], judge["version"], judge["part"], judge["planned"]) for judge in judges] == [
+        ("pattern", scoring.version, "used", True),
+        (f"lax-{version[:8]}", version, "panel", False),
+        ("another", version, "earlier", False),
+        ("lax-00000000", "0" * 12, "earlier", False),
+    ]
+
+
 def shown(work: Workspace, monkeypatch: pytest.MonkeyPatch) -> ReportData:
     """Return what a report is made from."""
     given: list[ReportData] = []
@@ -268,7 +303,9 @@ def test_texts_are_shown_and_told_of_only_where_they_were_asked_for(opened: Open
     assert (ANSWER in work.folder.report.read_text()) == include
     file = work.console.file
     assert isinstance(file, io.StringIO)
-    assert ("It holds text of prompts and replies" in file.getvalue()) == include
+    said = file.getvalue()
+    assert f"\nThe report: {work.folder.report}\n" in said
+    assert ("It holds text of prompts and replies" in said) == include
 
 
 def test_what_inspect_measured_stands_once_under_each_judge(opened: Opened) -> None:
