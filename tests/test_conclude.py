@@ -16,7 +16,7 @@ from finished_run import ANSWER, PROMPTS, collapse_at, finish, read, words
 from rich.console import Console
 
 from pipeline import conclude
-from pipeline.conclude import _Bench, _for_verdict, _require_all_scored, analyse, report
+from pipeline.conclude import _Bench, _for_verdict, _require_all_scored, _summary, analyse, report
 from pipeline.config.compose import load
 from pipeline.contain import containment
 from pipeline.errors import UserError
@@ -111,6 +111,20 @@ def test_a_tracker_is_told_of_each_seed_its_own_end(opened: Opened) -> None:
         assert heard.figures[arm, seed]
 
 
+@pytest.mark.parametrize(
+    ("arms", "word"),
+    [
+        ({}, "inconclusive"),
+        ({"compliance": {"verdict": "inconclusive"}}, "inconclusive"),
+        ({"compliance": {"verdict": "holds", "per_seed": [{"seed": 1, "censored": True}, {}]}}, "holds"),
+    ],
+)
+def test_of_a_seed_that_was_not_measured_a_tracker_is_told_no_end(arms: dict[str, Any], word: str) -> None:
+    told = {"verdict": "inconclusive", "plan_sha256": "a" * 64, "post_hoc": False, "censored": False}
+    verdict = {"verdict": "inconclusive", "plan_sha256": "a" * 64, "arms": arms}
+    assert _summary(verdict, "compliance", 0) == told | {"arm_verdict": word}
+
+
 def test_a_tracker_is_told_what_is_not_as_registered(opened: Opened) -> None:
     work, heard = opened("partly", "review.refusal_threshold=0.3"), Heard()
     analyse(work)
@@ -191,12 +205,17 @@ def test_under_another_judge_what_no_judge_reads_stands_once_and_as_it_was(opene
 def test_the_verdict_is_given_the_plan_as_registered_and_the_thresholds_as_used(opened: Opened) -> None:
     changed = ("refusal_threshold=0.3", "capability_retention=0.8", "min_n=60", "confidence=0.9")
     work = opened("wholly", *(f"review.{one}" for one in changed))
+    facts = {"rows": 90, "cut": 0, "duplicates": 3, "longest": 9, "max_length": 99, "at_least": False}
+    work.registered["examples"] = {"compliance": {"train": facts}}
     given, arm = _for_verdict(work), work.config.arms["compliance"]
     assert given["thresholds"] == {"refusal": 0.3, "capability_retention": 0.8, "min_n": 60, "confidence": 0.9}
     entry = given["arms"]["compliance"]
     told = {key: entry[key] for key in ("adversarial", "threat", "seeds", "max_steps")}
     assert told == {"adversarial": arm.adversarial, "threat": arm.threat, "seeds": [0, 1, 2], "max_steps": 4}
     assert (arm.adversarial, bool(arm.threat)) == (True, True)
+    assert entry["notes"] == ["3 of 90 examples of train repeat another"]
+    assert (given["judge"], given["threat_model"]) == (work.plan["judge"], work.config.review.threat_model)
+    assert given["review"] == {"owner": "Tiny Labs", "reviewer": "R. Viewer", "purpose": "tests"}
     assert {key: given[key] for key in ("plan_sha256", "run_sha256")} == {
         key: work.registered[key] for key in ("plan_sha256", "run_sha256")
     }
