@@ -62,7 +62,8 @@ def refuse(root: Path, there: Mapping[str, Any], plan: Mapping[str, Any]) -> NoR
     if there.get("version") != VERSION:
         changed = [f"version: {there.get('version')!r} → {VERSION!r} (written by another Holdfast)"]
         instead = f"read it and go on in it with {writer(there)}"
-    lines = "".join(f"\n  - {line}" for line in changed[:_LISTED])
+    more = [f"and {len(changed) - _LISTED} more"] if len(changed) > _LISTED else []
+    lines = "".join(f"\n  - {line}" for line in [*changed[:_LISTED], *more])
     was, now = str(there.get("run_sha256"))[:8], plan["run_sha256"][:8]
     raise UserError(
         f"{root} belongs to another plan ({was}, now {now}):{lines}",

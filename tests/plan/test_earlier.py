@@ -87,10 +87,19 @@ def test_a_folder_of_another_plan_is_refused_with_what_differs(plan: dict[str, A
         refuse(tmp_path, there, plan)
     assert f"({there['run_sha256'][:8]}, now {plan['run_sha256'][:8]}):" in caught.value.what
     assert "take the changes back" in caught.value.remedy
-    options(there, 25)
+
+
+@pytest.mark.parametrize(("count", "last"), [(20, "lora.option_9: 0 → None"), (25, "and 5 more")])
+def test_twenty_of_many_differences_of_a_folder_are_listed_and_the_rest_counted(
+    plan: dict[str, Any], tmp_path: Path, count: int, last: str
+) -> None:
+    there = copy.deepcopy(plan)
+    options(there, count)
     with pytest.raises(UserError) as caught:
         refuse(tmp_path, there, plan)
-    assert caught.value.what.count("\n  - ") == 20, "no wall of lines"
+    _, *lines = caught.value.what.split("\n  - ")
+    assert len([line for line in lines if "option_" in line]) == 20
+    assert lines[-1].endswith(last)
 
 
 @pytest.mark.parametrize(
