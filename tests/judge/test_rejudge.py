@@ -195,6 +195,8 @@ def test_outcomes_of_another_judge_are_not_analysed_as_if_they_were_this_ones(ru
     said = run(stages="stages=[analyse]", code=2)
     assert "was labelled by judge lax (" in said
     assert "but judge is pattern (" in said
+    assert "reasoning tags" not in said
+    assert "label the replies first: stages=[score,analyse,report]" in said
     said = run("judge.reasoning=[]", *LAX, stages="stages=[analyse]", code=2)
     assert "with other reasoning tags" in said
 
