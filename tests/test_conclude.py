@@ -188,6 +188,20 @@ def test_replies_that_were_generated_since_are_missed_whatever_else_is_in_the_ou
         _require_all_scored(work, outcomes.filter(~last))
 
 
+def test_a_rung_without_replies_lacks_no_label_and_one_of_a_single_reply_does(opened: Opened) -> None:
+    """A run that was cut off while it asked is analysed as far as it came."""
+    work, rung = opened("wholly"), "compliance-s2-00004"
+    outcomes = read_outcomes(work.folder.outcomes)[0].filter(pl.col("rung") != rung)
+    replies = work.folder.root / "replies" / f"{rung}.jsonl"
+    first, *_ = replies.read_text().splitlines(keepends=True)
+    replies.unlink()
+    _require_all_scored(work, outcomes)
+    replies.write_text(first)
+    with pytest.raises(UserError, match=f"labels 0 of the 1 replies of rung {rung}") as caught:
+        _require_all_scored(work, outcomes)
+    assert caught.value.remedy == "score them first: stages=[score,analyse,report]"
+
+
 def test_under_another_judge_what_no_judge_reads_stands_once_and_as_it_was(opened: Opened) -> None:
     """As of an eval that a rule scores: it has the curves of the first judge, and is neither lost nor there twice."""
     work = opened("wholly")
