@@ -24,8 +24,9 @@ from pipeline.files import write_json
 from pipeline.inspectai.scores import outcome_rows, scores_file
 from pipeline.inspectai.task import InspectTask
 from pipeline.outcomes import SCHEMA, read_outcomes, write_outcomes
+from pipeline.records import BASE_RUNG
 from pipeline.report import ReportData
-from pipeline.rungs import BASE_RUNG, MIXED, UNLOADED, ZERO_RUNG
+from pipeline.rungs import MIXED, UNLOADED, ZERO_RUNG
 from pipeline.score import score, scoring_of
 from pipeline.search.chosen import sentence
 from pipeline.track.tracker import NullTracker, Tracker

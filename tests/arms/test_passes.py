@@ -22,7 +22,7 @@ from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM
 
 from pipeline.arms import lora
-from pipeline.arms.passes import LikeLengths, passes_to_sort
+from pipeline.arms.passes import LikeLengths, passes_to_sort, sort_passes
 from pipeline.records import ADAPTER_FILE, Dose
 
 TRAINING = replace(test_lora.TRAINING, max_steps=4, batch_size=8, gradient_accumulation=4)
@@ -71,6 +71,27 @@ def test_a_mixture_whose_loss_has_a_part_of_each_pass_gets_them_in_their_order(
     run = Run(tmp_path, tiny_subject, model, training=replace(TRAINING, max_steps=1))
     assert run.climb() == "max_steps"
     assert found == [passes]
+
+
+@pytest.mark.parametrize(("passes", "own_mean", "anew"), [(2, False, True), (1, False, False), (2, True, False)])
+def test_a_loader_is_made_anew_where_a_step_has_several_passes_and_is_else_as_it_was(
+    passes: int, own_mean: bool, anew: bool
+) -> None:
+    given: list[tuple[Any, dict[str, Any]]] = []
+    accelerator = SimpleNamespace(prepare_data_loader=lambda loader, **options: given.append((loader, options)))
+    args = SimpleNamespace(gradient_accumulation_steps=passes)
+    sort_passes(SimpleNamespace(args=args, accelerator=accelerator, model_accepts_loss_kwargs=not own_mean))
+    data: Any = {"input_ids": [[0], [0, 0, 0], [0, 0]]}
+    loader = SimpleNamespace(
+        dataset=data, sampler=SequentialSampler([0, 1, 2]), batch_size=1, collate_fn=list, pin_memory=True
+    )
+    accelerator.prepare_data_loader(loader, device_placement=True)
+    ((made, options),) = given
+    assert options == {"device_placement": True}
+    assert (made is not loader) == anew
+    assert (made.dataset, made.collate_fn, made.pin_memory) == (data, list, True)
+    if anew:
+        assert list(made.batch_sampler) == [[1], [0], [2]]  # two rows a step
 
 
 @pytest.fixture
