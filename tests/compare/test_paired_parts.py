@@ -11,7 +11,15 @@ import polars as pl
 import pytest
 from pairs import REFUSED, demo_pair, falls_at, finished
 
-from pipeline.compare.paired import Difference, _estimate, _same, metrics, paired_differences, retention_table
+from pipeline.compare.paired import (
+    Difference,
+    _estimate,
+    _same,
+    by_rung,
+    metrics,
+    paired_differences,
+    retention_table,
+)
 from pipeline.compare.runs import FinishedRun
 from pipeline.errors import UserError
 from pipeline.records import Estimate
@@ -53,8 +61,15 @@ def test_each_metric_counts_what_its_eval_asks_for() -> None:
 def test_a_metric_without_replies_in_the_outcomes_has_no_row() -> None:
     a, b = demo_pair()
     task = [{**p, "eval": "a_task", "metric": "a_task", "role": "shown"} for p in a.points if p["metric"] == "refusal"]
-    rows = paired_differences(replace(a, points=[*a.points, *task]), b)
-    assert rows == paired_differences(a, b)
+    rows = paired_differences(a, b)
+    for points in ([*a.points, *task], [*task, *a.points]):  # wherever its name puts it in curves.json
+        assert paired_differences(replace(a, points=points), b) == rows
+
+
+def test_a_rung_without_means_has_no_number_for_any_prompt() -> None:
+    a, _ = demo_pair()
+    table = by_rung({"A/base": np.array([1.0, 0.0]), "B/two": np.array([0.5, 0.5])}, 2)(a, ["two", "base"])
+    np.testing.assert_array_equal(table, [[math.nan, math.nan], [1.0, 0.0]])
 
 
 def test_what_is_kept_is_b_less_a_and_may_be_more_than_all() -> None:
