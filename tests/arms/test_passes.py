@@ -80,7 +80,11 @@ def test_a_loader_is_made_anew_where_a_step_has_several_passes_and_is_else_as_it
     given: list[tuple[Any, dict[str, Any]]] = []
     accelerator = SimpleNamespace(prepare_data_loader=lambda loader, **options: given.append((loader, options)))
     args = SimpleNamespace(gradient_accumulation_steps=passes)
-    sort_passes(SimpleNamespace(args=args, accelerator=accelerator, model_accepts_loss_kwargs=not own_mean))
+    sort_passes(
+        SimpleNamespace(
+            aux_loss_enabled=False, args=args, accelerator=accelerator, model_accepts_loss_kwargs=not own_mean
+        )
+    )
     data: Any = {"input_ids": [[0], [0, 0, 0], [0, 0]]}
     loader = SimpleNamespace(
         dataset=data, sampler=SequentialSampler([0, 1, 2]), batch_size=1, collate_fn=list, pin_memory=True

@@ -202,7 +202,7 @@ def test_nothing_is_said_of_what_the_same_words_made_of_another_model(
 ) -> None:
     here = {**plan, "subject": {key: value for key, value in plan["subject"].items() if key != "organism"}}
     left(tmp_path / "demo-11111111", here, WORDS, rank)
-    assert len(planned_otherwise(tmp_path / "demo-22222222", "demo", here, WORDS)) == 1
+    assert len(planned_otherwise(tmp_path / "demo-22222222", "demo", here, WORDS, HERE)) == 1
     left(tmp_path / "demo-11111111", here, WORDS, lambda there: (rank(there), there["subject"].update(change)))
     assert planned_otherwise(tmp_path / "demo-22222222", "demo", here, WORDS, HERE) == []
 
