@@ -17,16 +17,19 @@ from typing import Any
 import pytest
 from real_runs import Finished, command, kill_after, timeless
 
+from pipeline import guard
 from pipeline.generate.asked import coarse
 from pipeline.journal import Journal
+from pipeline.records import BASE_RUNG
 from pipeline.reproduce.differs import compare, judge
 from pipeline.reproduce.results import read_results
 from pipeline.store import RunFolder
 from tests.torture import checks
 from tests.warm import start
 
-# Stage and seconds: once while it trains, once while the server starts or answers, which takes longer than this.
-MOMENTS = (("train", 0.8), ("generate", 12.0))
+# What is waited for, and seconds from then on: once while it trains, once while the server starts or, by even seeds,
+# answers. On a fast machine a run is done ten seconds after its server began to start.
+TRAINING, STARTING, ANSWERING = ("train", 0.8), ("generate", 3.0), ("replies", 0.3)
 WORDS = (
     "experiment=smoke",
     "track=none",
@@ -44,7 +47,7 @@ def test_a_killed_run_ends_as_its_reproduction_which_nothing_disturbed(
 ):
     chance = random.Random(seed)
     killed, runs = 0, tmp_path / "runs"
-    for stage, most in MOMENTS:
+    for stage, most in (TRAINING, STARTING if seed % 2 else ANSWERING):
         with subprocess.Popen(command(f"run.root={runs}", *WORDS), stderr=subprocess.DEVNULL) as process:
             wait_for(lambda stage=stage: stage in begun(runs), process)
             killed += kill_after(process, chance.uniform(0.0, most))
@@ -120,9 +123,10 @@ def assert_weighed(run: Any, again: Any) -> None:
 
 
 def begun(root: Path) -> set[str]:
-    """Return the stages that stand in the ledger of the run in `root`."""
+    """Return the stages that stand in the ledger of the run in `root`, and "replies" once an adapter has some."""
     rows = [row for path in root.glob("*/ledger.jsonl") for row in Journal(path).rows()]
-    return {str(row["stage"]) for row in rows}
+    answered = [path for path in root.glob("*/replies/*.jsonl") if path.stem != BASE_RUNG]
+    return {str(row["stage"]) for row in rows} | ({"replies"} if answered else set())
 
 
 def wait_for(there: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
@@ -135,6 +139,11 @@ def essence(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def leftovers(place: Path) -> list[str]:
-    """Return the living processes that name the test's folder or stand in it, after what ends had time to."""
-    time.sleep(0.5)
-    return checks.leftovers(place)
+    """Return the living processes that name the test's folder or stand in it, after what ends had time to.
+
+    An engine that is still loading does not hear SIGTERM: its guard kills it after `guard.GRACE_S`.
+    """
+    ends = time.monotonic() + guard.GRACE_S + 1.0
+    while (left := checks.leftovers(place)) and time.monotonic() < ends:
+        time.sleep(0.1)
+    return left
