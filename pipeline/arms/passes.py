@@ -47,10 +47,10 @@ def sort_passes(trainer: Any) -> None:
 
 
 def passes_to_sort(trainer: Any) -> int:
-    """Return how many passes the examples of a step are sorted into; 1: they pass in their order.
+    """Return how many passes the examples of a step are sorted into; 1 leaves them in their order.
 
-    That is where something of the loss is taken of each pass by itself, and a token of a short pass would weigh more: a
-    mean over its tokens, or what keeps a mixture's experts evenly used, which TRL adds to the loss.
+    It is 1 where something of the loss is taken of each pass by itself, so that a token of a short pass would weigh
+    more: a mean over its tokens, or what keeps a mixture's experts evenly used, which TRL adds to the loss.
     """
     alone = trainer.aux_loss_enabled or not trainer.model_accepts_loss_kwargs
     return 1 if alone else trainer.args.gradient_accumulation_steps
