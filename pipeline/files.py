@@ -99,14 +99,17 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: type = dict) -> Any:
     """Read a JSON file of the run folder.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged, or holds something else than a `kind`.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, kind):
+            raise ValueError(f"it holds no JSON {'object' if kind is dict else 'array'}")
+        return found
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "run the stage that writes it first, e.g. without stages=[…]") from None
     except (ValueError, IsADirectoryError) as error:

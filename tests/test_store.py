@@ -396,3 +396,13 @@ def test_rungs_are_read_as_written_rung_0_first_and_why_a_ladder_ended_on_its_la
     folder.rungs.append([row(priced) | {"void": True}])
     found = read_rungs(folder, Ledger(), [("a", 0)])  # type: ignore[arg-type]
     assert [(rung.id, rung.last) for rung in found if rung.role == "rung"] == [("a-0-1", True)]
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "null", '"plan"'])
+def test_a_file_that_holds_something_else_than_an_object_is_damaged(tmp_path: Path, text: str):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(UserError, match=r"plan\.json is damaged: it holds no JSON object"):
+        read_json(tmp_path / "plan.json")
+    (tmp_path / "jobs.json").write_text("{}")
+    with pytest.raises(UserError, match=r"jobs\.json is damaged: it holds no JSON array"):
+        read_json(tmp_path / "jobs.json", list)

@@ -85,7 +85,7 @@ class Queued:
 
 def submissions(folder: RunFolder) -> list[dict[str, Any]]:
     """Return the record of what was submitted, oldest first; none where nothing was."""
-    return list(read_json(folder.jobs)) if folder.jobs.exists() else []
+    return list(read_json(folder.jobs, list)) if folder.jobs.exists() else []
 
 
 def log_file(folder: RunFolder, kind: str, job: str) -> Path:

@@ -165,7 +165,7 @@ def test_each_job_is_on_record_before_the_next_is_asked_for(fake: FakeSlurm, ove
     with pytest.raises(UserError, match="invalid account"):
         submit(work)
     assert (fake.recorded(0), [row["jobs"] for row in fake.recorded(1)]) == (None, [{"train": "10"}])
-    assert [row["jobs"] for row in read_json(work.folder.jobs)] == [{"train": "10", "serve": "20"}]
+    assert [row["jobs"] for row in read_json(work.folder.jobs, list)] == [{"train": "10", "serve": "20"}]
     fake.says("refused", "")
     fake.holds(work.folder.root, {"10_0": "RUNNING", "10_1": "PENDING", "20": "PENDING"})
     submit(work)
@@ -201,7 +201,7 @@ def test_what_a_sites_own_sbatch_says_around_the_number_is_passed_over(fake: Fak
     work = opened(overrides)
     fake.says("greeting", "Welcome to the cluster.\nYou have 3 files.\n")
     submit(work)
-    assert read_json(work.folder.jobs)[0]["jobs"] == {"train": "10", "serve": "20", "report": "30"}
+    assert read_json(work.folder.jobs, list)[0]["jobs"] == {"train": "10", "serve": "20", "report": "30"}
     fake.says("cluster", " was submitted")
     with pytest.raises(UserError, match=r"sbatch does not end with the number of a job.*40 was submitted") as caught:
         submit(work)
