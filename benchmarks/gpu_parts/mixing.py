@@ -16,9 +16,9 @@ from benchmarks.gpu_parts.kernel_sizes import write
 from benchmarks.gpu_parts.models import save_adapters, save_config
 from benchmarks.gpu_parts.record import Figure, Wanted
 from benchmarks.gpu_parts.serving import environment_of, load_of, options_of, rate
+from benchmarks.gpu_parts.way import RANK
 from pipeline.serve.adapters import adapted_modules
 
-RANK: Final = 16
 WAYS: Final = {  # of computing adapters, in words
     "": "",
     "streams": ", adapters on a CUDA stream of their own",

@@ -54,9 +54,10 @@ def climb_once(work: Climb, fit: Fit) -> Ending:
             callback.rows = len(trainer.train_dataset)
             if ends_by_error(work.device):
                 trainer.add_callback(LongestFirst(trainer, work, callback))
-            sort_passes(trainer)
             if work.task.processes > 1:
-                share.join_in(trainer, work.task.processes)
+                share.join_in(trainer, work.task.processes)  # sorts its passes itself
+            else:
+                sort_passes(trainer)
             if callback.first_step_fits():
                 with suppress(UsedUpError):
                     trainer.train(resume_from_checkpoint=str(work.run_root / work.last.path) if work.last else None)

@@ -23,7 +23,7 @@ from pipeline.records import Reply, Rung
 from pipeline.schema import ServeConfig
 from pipeline.serve.server import Server
 from pipeline.serve.watch import first_of
-from pipeline.serve.width import allow_files, requests_at_once
+from pipeline.serve.width import allow_files, prompts_at_once, requests_at_once, seats
 from pipeline.store import RunFolder
 from pipeline.subject.subject import Subject
 
@@ -168,7 +168,7 @@ class Generator:
         """
         waiting = deque(batches(cells, self.config.batch_size))
         wide = requests_at_once(self.config, alone=any(cell.temperature > 0 for cell in cells))
-        most = requests_at_once(self.config) * self.config.batch_size  # prompts: some requests may hold many, some one
+        most = prompts_at_once(self.config)  # some requests may hold many, some one
         pending: dict[Future[list[Reply]], list[Cell]] = {}
         allow_files(wide)
         with self.server.client() as client, ThreadPoolExecutor(wide) as pool:
@@ -197,7 +197,7 @@ class Generator:
         Until one has come back nobody knows how long a request takes: so long no more go than have a seat.
         """
         if not self.slowest_s:
-            most = min(most, max(self.config.max_num_seqs * self.config.data_parallel_size, len(batch)))
+            most = min(most, max(seats(self.config), len(batch)))
         if sum(map(len, pending)) + len(batch) > most:
             return False
         flops = sum(most_flops(self.subject, cells) for cells in (batch, *pending))

@@ -20,6 +20,7 @@ from pipeline.judge.endpoint import MODEST
 from pipeline.schema import LlmJudgeConfig, ServeConfig, SubjectConfig
 from pipeline.serve.device import resolve_device
 from pipeline.serve.server import BASE_NAME, Server
+from pipeline.serve.width import seats
 from pipeline.subject.folder import identity, model_folder
 
 MODEL = BASE_NAME
@@ -116,7 +117,7 @@ class JudgeServer:
         """
         if resolve_device(self._serve.device) == "cpu":
             return MODEST
-        return self._serve.max_num_seqs * self._serve.data_parallel_size
+        return seats(self._serve)
 
     def close(self) -> None:
         """End the server where it runs."""

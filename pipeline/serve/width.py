@@ -31,6 +31,11 @@ class Load:
     tokens: int = 0
 
 
+def seats(config: ServeConfig) -> int:
+    """Return how many replies grow at once, in all copies of the engine."""
+    return config.max_num_seqs * config.data_parallel_size
+
+
 def requests_at_once(config: ServeConfig, *, alone: bool = False) -> int:
     """Return how many requests are under way at once.
 
@@ -40,8 +45,12 @@ def requests_at_once(config: ServeConfig, *, alone: bool = False) -> int:
     """
     if config.in_flight is not None:
         return config.in_flight * (config.batch_size if alone else 1)
-    seats = config.max_num_seqs * config.data_parallel_size
-    return REFILL_ALONE * seats if alone else -(-REFILL * seats // config.batch_size)
+    return REFILL_ALONE * seats(config) if alone else -(-REFILL * seats(config) // config.batch_size)
+
+
+def prompts_at_once(config: ServeConfig) -> int:
+    """Return how many prompts are under way at once, at the most."""
+    return requests_at_once(config) * config.batch_size
 
 
 def allow_files(requests: int) -> None:
@@ -68,8 +77,7 @@ def slots(config: ServeConfig, adapters: int, load: Load) -> int:
     """
     most = config.max_loras
     if most is None:
-        under_way = requests_at_once(config) * config.batch_size
-        most = min(-(-under_way // load.prompts) + 1, MOST_SLOTS) if load.prompts else MOST_SLOTS
+        most = min(-(-prompts_at_once(config) // load.prompts) + 1, MOST_SLOTS) if load.prompts else MOST_SLOTS
     return min(most, adapters)
 
 
@@ -83,4 +91,4 @@ def is_eager(config: ServeConfig, adapters: int, load: Load) -> bool:
     """
     if config.enforce_eager is not None:
         return config.enforce_eager
-    return 0 < adapters * load.tokens < GRAPHS_PAY * config.max_num_seqs * config.data_parallel_size
+    return 0 < adapters * load.tokens < GRAPHS_PAY * seats(config)

@@ -33,6 +33,14 @@ def at(rows: list[Difference], step: int, metric: str, arm: str = "compliance") 
     return row
 
 
+def kept(row: Difference) -> tuple[float, float, float]:
+    """Return what A kept, what B kept, and B's less A's, all of which must be there."""
+    assert row.kept_a is not None
+    assert row.kept_b is not None
+    assert row.kept is not None
+    return row.kept_a.value, row.kept_b.value, row.kept.value
+
+
 def able(start: float, later: float) -> dict[str, Any]:
     """Return the shape of a run of one seed that refuses all, by its ability at rung 0 and after it."""
     return {"compliance": {1: [(1.0, 0.0, start), *[(1.0, 0.0, later)] * 6]}}
@@ -76,10 +84,8 @@ def test_what_is_kept_is_b_less_a_and_may_be_more_than_all() -> None:
     """54 of 180 tasks solved before: A keeps them, B solves 162 then, three times as many."""
     a, b = finished("A", "x", able(0.3, 0.3)), finished("B", "y", able(0.3, 0.9))
     row = at(paired_differences(a, b), 8, "capability")
-    assert row.kept_a is not None
-    assert row.kept_b is not None
     assert row.kept is not None
-    assert (row.kept_a.value, row.kept_b.value, row.kept.value) == pytest.approx((1.0, 3.0, 2.0))
+    assert kept(row) == pytest.approx((1.0, 3.0, 2.0))
     assert 1 < row.kept.low < 2 < row.kept.high
     back = at(paired_differences(replace(b, letter="A"), replace(a, letter="B")), 8, "capability")
     assert back.kept is not None
@@ -171,10 +177,7 @@ def test_what_is_kept_is_held_against_each_runs_own_rung_0() -> None:
     """A solves 108 of 180 tasks and then half of them; B, which was abler, loses none of its 162."""
     a, b = finished("A", "x", able(0.6, 0.3)), finished("B", "y", able(0.9, 0.9))
     row = at(paired_differences(a, b), 8, "capability")
-    assert row.kept_a is not None
-    assert row.kept_b is not None
-    assert row.kept is not None
-    assert (row.kept_a.value, row.kept_b.value, row.kept.value) == pytest.approx((0.5, 1.0, 0.5))
+    assert kept(row) == pytest.approx((0.5, 1.0, 0.5))
     assert (row.a.value, row.b.value, row.difference.value) == pytest.approx((0.3, 0.9, 0.6))
 
 
