@@ -25,7 +25,7 @@ from evals.reasoning import Tag, parse_tags
 from pipeline.data.sources import CSV_SUFFIXES, JSONL_SUFFIXES
 from pipeline.errors import UserError
 from pipeline.files import file_sha256, flock, write_json
-from pipeline.judge.judging import closing_judge, make_judge
+from pipeline.judge.judging import EndpointJudge, closing_judge, make_judge
 from pipeline.judge.rows import INPUT, Row, batches, check_rows
 from pipeline.judge.tally import Tally
 from pipeline.judge.words import print_metrics
@@ -59,9 +59,13 @@ def judge_file(config: JudgeConfig, console: Console, serve: ServeConfig | None 
     with _partial(target) as file, closing_judge(judge, console):
         with bar_for(console) as bar:
             job = bar.add_task("judge", total=count, what=name, left="")
+            if isinstance(judge, EndpointJudge):
+                judge.on_verdicts = lambda more: bar.update(job, advance=more)
+            done = 0
             for batch in batches(source):
                 _write(file, batch, _judged(judge, batch, tags, tally), (name, judge.version))
-                bar.update(job, advance=len(batch))
+                done += len(batch)
+                bar.update(job, completed=done)
         if file_sha256(source) != sha256:
             raise UserError(f"{INPUT}: {source} changed while it was judged", "judge it again; nothing was written")
         told = _metrics(tally, (name, judge.version), source, sha256, time.monotonic() - began)

@@ -28,7 +28,7 @@ class EndpointJudge:
     """A language model as judge: verdicts that are known are taken from the cache, the rest is asked for, once each.
 
     `counts` says how many replies came to which verdict: the reasons of `evals.judges.llm_read.Reason`, and `cached`
-    for those that were not asked now.
+    for those that were not asked now. `on_verdicts` is told each time how many more replies have theirs.
 
     Args:
         inner: question, reading, and who asks.
@@ -41,6 +41,7 @@ class EndpointJudge:
         self.version = inner.version
         self.measures = inner.measures
         self.counts: Counter[str] = Counter()
+        self.on_verdicts: Callable[[int], object] = _untold
         self._inner = inner
         self._cache = cache
         self._close = close
@@ -52,11 +53,15 @@ class EndpointJudge:
             UserError: the endpoint can't be used, or nothing is answered; verdicts had so far are kept.
         """
         known = self._known(items)
-        left = [item for item in dict.fromkeys(items) if item not in known]
-        self.counts["cached"] += sum(1 for item in items if item in known)
+        times = Counter(items)
+        left = [item for item in times if item not in known]
+        cached = sum(times[item] for item in known)
+        self.counts["cached"] += cached
+        self.on_verdicts(cached)
         for place, verdict in self._inner.verdicts(left):
             known[left[place]] = verdict
             self._keep(left[place], verdict)
+            self.on_verdicts(times[left[place]])
         verdicts = [known[item] for item in items]
         self.counts.update(verdict.reason for verdict in verdicts)
         return [verdict.judgement for verdict in verdicts]
@@ -128,6 +133,10 @@ def told(counts: Mapping[str, int]) -> str:
         f" ({', '.join(f'{count} {word}' for word, count in lost.items())})" if lost else ""
     )
     return f"{judged} replies, {counts.get('cached', 0)} of them known before, {unscored}"
+
+
+def _untold(count: int) -> None:
+    """Nobody asks how far it is."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pipeline.judge.agreement import SCORED
 from pipeline.schema import TableConfig
 
 INPUT: Final = "judge.input"
-BATCH_ROWS: Final = 1024  # replies a batch ...
+BATCH_ROWS: Final = 8192  # replies a batch, many times the seats of an engine that judges ...
 BATCH_CHARACTERS: Final = 4_000_000  # ... or fewer where they are long
 _OPTIONAL: Final = ("id", "label")
 

@@ -19,7 +19,7 @@ from evals.base import Judgement
 from pipeline.errors import UserError
 from pipeline.judge import file as module
 from pipeline.judge.file import judge_file
-from pipeline.judge.rows import Row
+from pipeline.judge.rows import BATCH_ROWS, Row
 from pipeline.schema import JudgeConfig
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +231,7 @@ def test_a_judge_that_fails_half_way_leaves_nothing_half_written(
 ) -> None:
     from rich.console import Console
 
-    source = write(tmp_path / "in.jsonl", [{"prompt": "q", "reply": ANSWER}] * 3000)
+    source = write(tmp_path / "in.jsonl", [{"prompt": "q", "reply": ANSWER}] * (BATCH_ROWS + 1))
     monkeypatch.setattr(module, "make_judge", lambda config, serve: FailingJudge())
     config = JudgeConfig(input=str(source), output=str(tmp_path / "out.jsonl"))
     with pytest.raises(UserError, match="the endpoint is gone"):

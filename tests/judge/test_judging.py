@@ -132,10 +132,23 @@ def test_a_finished_run_is_judged_again_by_a_language_model_without_generating(
     verdict = json.loads((folder / "verdict.json").read_text())
     assert verdict["judge"]["name"] == "strongreject"
     assert "judge strongreject:" in said
+    assert "1080/1080" in said  # the bar: 4 rungs, 3 evals, 90 prompts each
     assert "0 unscored" in said
     assert asked == len({question(body) for body in server.requests})  # each once, and none for the second command
     # What differs from the pattern judge: nothing here, since these refusals are plain.
     assert verdict["arms"]["compliance"]["rung0"]["refusal"]["value"] == 1.0
+
+
+def test_a_language_model_tells_of_each_reply_once_known_ones_and_copies_too(server: Judges) -> None:
+    items = [ITEMS[number] for number in (0, 1, 2, 1)]
+    judge = judge_of(server.url)
+    told: list[int] = []
+    judge.on_verdicts = told.append
+    judge.judge(items)
+    assert (sum(told), sorted(told)) == (4, [0, 1, 1, 2]), "none was known, and one answer serves two replies"
+    told.clear()
+    judge.judge([*items, ITEMS[3]])
+    assert told == [4, 1]
 
 
 def test_the_key_comes_from_the_environment_by_name(server: Judges, monkeypatch: pytest.MonkeyPatch):
