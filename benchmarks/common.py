@@ -19,10 +19,11 @@ from rich.table import Table
 from evals import EVALS
 from evals.base import EvalSpec, Sample
 from evals.judges.pattern import PatternJudge
-from pipeline.budget import Allowance, Caps, Ledger
+from pipeline.budget import Caps
 from pipeline.config.compose import load as load_config
 from pipeline.files import file_sha256, write_atomic, write_json
 from pipeline.generate.matrix import Cell, Generator
+from pipeline.ledger import Allowance, Ledger
 from pipeline.organism import world as w
 from pipeline.organism.tokenizer import make_tokenizer
 from pipeline.records import ADAPTER_FILE, Rung

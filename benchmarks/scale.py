@@ -11,7 +11,7 @@ its source. What can be checked on small models (parameters, adapters, cache, FL
                 are groups. Decoding reads weights and cache once a step (memory) or is bound by arithmetic: the larger
                 (Pope et al. 2022, arXiv:2211.05102).
     FLOPs       4 N D for a LoRA fine-tune and 2 N D for inference, N the parameters that work for a token
-                (Kaplan et al. 2020, arXiv:2001.08361; as in pipeline/budget.py).
+                (Kaplan et al. 2020, arXiv:2001.08361; as in pipeline/flops.py).
 """
 
 from __future__ import annotations

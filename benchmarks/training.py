@@ -12,9 +12,10 @@ from typing import Any
 from benchmarks.common import SHAPE, Line, Result, Sizes, alternate, make_subject, paired_ratio
 from pipeline.arms.base import Climb, Example, Task, ladder
 from pipeline.arms.lora import adapter_on, climb
-from pipeline.budget import Allowance, Caps, Ledger
+from pipeline.budget import Caps
 from pipeline.config.compose import load as load_config
 from pipeline.generate.proof import Canaries
+from pipeline.ledger import Allowance, Ledger
 from pipeline.organism import world as w
 from pipeline.records import Rung
 from pipeline.rungs import row

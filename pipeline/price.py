@@ -1,7 +1,7 @@
 """The price of collapse, scaled to a named device and larger models, and held against the subject's own training. Pure.
 
 Measured are the steps, tokens and device-hours of the fine-tune that collapsed; its FLOPs are counted by
-`pipeline.budget`, its money is those hours at the budget's rate. Everything else here is arithmetic on these:
+`pipeline.flops`, its money is those hours at the budget's rate. Everything else here is arithmetic on these:
 
 - a device: hours = FLOPs / (peak x MFU) / 3600, the peak being the published one for dense bf16, MFU (model FLOPs
   utilisation: Chowdhery et al., 2022, arXiv:2204.02311, section 4.1) an assumption; money = hours x the rate;

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.budget import UNITS, Ledger, caps
+from pipeline.budget import UNITS, caps
+from pipeline.ledger import Ledger
 from pipeline.schema import BudgetConfig
 
 

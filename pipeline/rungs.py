@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline.budget import Ledger
+from pipeline.ledger import Ledger
 from pipeline.records import BASE_RUNG, Dose, Rung
 from pipeline.store import RunFolder
 

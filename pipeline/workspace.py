@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from evals.base import EvalSpec, Judge, Metric, Sample
-from pipeline.budget import JUDGE, Attempt, Ledger
+from pipeline.budget import JUDGE
 from pipeline.config.cluster import asks_in_extra
 from pipeline.config.limits import check_limits
 from pipeline.data import contamination
@@ -25,6 +25,7 @@ from pipeline.generate.proof import Canaries
 from pipeline.inspectai import KIND as INSPECT
 from pipeline.inspectai.task import InspectTask, inspect_tasks
 from pipeline.judge.judging import make_judge
+from pipeline.ledger import Attempt, Ledger
 from pipeline.plan.earlier import judges_of_labels
 from pipeline.plan.examples import example_facts
 from pipeline.plan.facts import SubjectFacts

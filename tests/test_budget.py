@@ -14,19 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import budget
-from pipeline.budget import (
-    HEARTBEAT_S,
-    WAITING_S,
-    Allowance,
-    Attempt,
-    Caps,
-    Ledger,
-    Spent,
-    caps,
-    price,
-)
+from pipeline import ledger as ledger_module
+from pipeline.budget import Caps, Spent, caps, price
 from pipeline.flops import inference_flops, training_flops
+from pipeline.ledger import HEARTBEAT_S, WAITING_S, Allowance, Attempt, Ledger
 from pipeline.schema import BudgetConfig
 
 NO_PRICE = BudgetConfig()
@@ -49,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(budget, "time", made)
+    monkeypatch.setattr(ledger_module, "time", made)
     return made
 
 
@@ -242,7 +233,7 @@ def test_the_last_attempt_counts_whatever_the_clock_of_the_first_ones_node_said(
 def test_sigkill_leaves_what_was_spent_and_the_attempt_is_closed_as_interrupted(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom pipeline.budget import Ledger\n"
+        "import sys, time\nfrom pathlib import Path\nfrom pipeline.ledger import Ledger\n"
         "from pipeline.schema import BudgetConfig\n"
         "ledger = Ledger(Path(sys.argv[1]), BudgetConfig(usd_per_device_hour=1.0), 'cpu')\n"
         "with ledger.attempt('train', 'benign', 0) as attempt:\n"
@@ -330,7 +321,7 @@ def test_no_cap_is_overspent_by_more_than_one_step(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock()
-        patch.setattr(budget, "time", clock)
+        patch.setattr(ledger_module, "time", clock)
         ledger = Ledger(tmp_path_factory.mktemp("ledger") / "l.jsonl", BudgetConfig(usd_per_device_hour=3600.0), "cpu")
 
         def advance(cost: float) -> None:

@@ -102,8 +102,9 @@ def _climb(
     """Climb as the train stage does, in the subject's folder."""
     from pipeline.arms.base import Climb
     from pipeline.arms.lora import climb
-    from pipeline.budget import Allowance, Caps, Ledger
+    from pipeline.budget import Caps
     from pipeline.generate.proof import Canaries
+    from pipeline.ledger import Allowance, Ledger
     from pipeline.schema import BudgetConfig
     from pipeline.store import RunFolder
 

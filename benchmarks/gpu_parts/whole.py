@@ -19,7 +19,7 @@ from benchmarks.child import reason_in, shortened
 from benchmarks.gpu_parts.call import Call, Once, scratch
 from benchmarks.gpu_parts.models import SUBJECT_50M, TINY, save_subject
 from benchmarks.gpu_parts.record import Figure, Wanted
-from pipeline.budget import STARTING
+from pipeline.ledger import STARTING
 
 STAGES: Final = {
     "before": "start-up: from the command to the ledger's first row (libraries, plan, weights)",

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:  # the configuration is checked without torch
-    from pipeline.budget import Allowance
     from pipeline.generate.proof import Canaries
+    from pipeline.ledger import Allowance
     from pipeline.records import Dose, Rung
     from pipeline.schema import ArmConfig
     from pipeline.subject.subject import Subject

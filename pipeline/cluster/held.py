@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.budget import JOB, Attempt, Ledger, attempt_key
+from pipeline.budget import JOB
+from pipeline.ledger import Attempt, Ledger, attempt_key
 
 PULSE_S: Final = 1.0
 BEGAN: Final = "HOLDFAST_BEGAN"  # the machine's uptime in seconds when the job's script began, written by the script

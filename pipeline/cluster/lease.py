@@ -17,10 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.budget import JOB, Caps, Ledger, Spent
+from pipeline.budget import JOB, Caps, Spent
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.journal import TASKS, Journal
+from pipeline.ledger import Ledger
 from pipeline.store import RunFolder
 
 LEASE: Final = "lease.json"

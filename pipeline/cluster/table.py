@@ -15,12 +15,13 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.budget import JOB, OPEN, attempt_key
+from pipeline.budget import JOB
 from pipeline.cluster import slurm
 from pipeline.cluster.queued import PENDING, Queued, log_file, log_of
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.journal import Journal, SharedJournal
+from pipeline.ledger import OPEN, attempt_key
 from pipeline.plan.make import at_most
 from pipeline.records import BASE_RUNG
 from pipeline.rungs import recorded

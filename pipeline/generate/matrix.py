@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 
 from evals.base import EvalSpec
-from pipeline.budget import Allowance
 from pipeline.contain import begun
 from pipeline.errors import InstrumentError, UserError
 from pipeline.flops import inference_flops
 from pipeline.journal import Journal
+from pipeline.ledger import Allowance
 from pipeline.records import Reply, Rung
 from pipeline.schema import ServeConfig
 from pipeline.serve.server import Server

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import polars as pl
 
-from pipeline.budget import Attempt
 from pipeline.errors import InstrumentError
 from pipeline.generate.proof import SEPARATION, Logprobs, Proof, allowed, check
+from pipeline.ledger import Attempt
 from pipeline.outcomes import read_outcomes
 from pipeline.records import BASE_RUNG, Rung
 from pipeline.rungs import MIXED, UNLOADED, ZERO_RUNG

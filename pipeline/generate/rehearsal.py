@@ -14,13 +14,14 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.budget import REHEARSE, STARTING, Attempt
+from pipeline.budget import REHEARSE
 from pipeline.contain.weights import destroy
 from pipeline.errors import InstrumentError
 from pipeline.files import digest
 from pipeline.generate.ahead import trains_and_serves
 from pipeline.generate.proof import WIDEST, difference
 from pipeline.generate.stage import server_of
+from pipeline.ledger import STARTING, Attempt
 from pipeline.plan.make import tasks
 from pipeline.serve.server import BASE_NAME, served_logprobs
 from pipeline.subject.empty import without_weights

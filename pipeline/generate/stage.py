@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.budget import JOB, JUDGE, REHEARSE, STARTING, Allowance, Attempt, Caps, Spent, caps
+from pipeline.budget import JOB, JUDGE, REHEARSE, Caps, Spent, caps
 from pipeline.cluster.lease import LEASE, outstanding, used
 from pipeline.cluster.task import name as task_name
 from pipeline.contain import begun, contain, destroyed, require_replies
@@ -20,6 +20,7 @@ from pipeline.generate.proving import Prover, proofs
 from pipeline.generate.rounds import Rounds
 from pipeline.inspectai.run import Job, pending, run_tasks
 from pipeline.journal import TASKS
+from pipeline.ledger import STARTING, Allowance, Attempt
 from pipeline.plan.make import tasks as planned_tasks
 from pipeline.plan.make import training_caps
 from pipeline.progress import bar_for, left

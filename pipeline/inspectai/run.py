@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.budget import HEARTBEAT_S, Allowance
 from pipeline.errors import InstrumentError, UserError
 from pipeline.flops import inference_flops
 from pipeline.generate.matrix import TRIES
 from pipeline.inspectai.process import Events, task_error, worker
 from pipeline.inspectai.scores import means_of, read_scores, scores_file
 from pipeline.inspectai.task import InspectTask
+from pipeline.ledger import HEARTBEAT_S, Allowance
 from pipeline.progress import bar_for, left
 from pipeline.records import Rung
 from pipeline.serve.server import BASE_NAME, Server

@@ -12,11 +12,11 @@ from typing import ClassVar
 import httpx
 
 from evals.judges.llm_text import Template, surviving
-from pipeline.budget import Attempt
 from pipeline.contain.sealing import unsealed
 from pipeline.errors import UserError
 from pipeline.files import digest, user_cache
 from pipeline.judge.endpoint import MODEST
+from pipeline.ledger import Attempt
 from pipeline.schema import LlmJudgeConfig, ServeConfig, SubjectConfig
 from pipeline.serve.device import resolve_device
 from pipeline.serve.server import BASE_NAME, Server

@@ -20,10 +20,10 @@ from pipeline.arms.base import Climb, Task
 from pipeline.arms.memory import out_of_memory
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
-from pipeline.budget import Allowance, Attempt
 from pipeline.contain.weights import destroy
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
+from pipeline.ledger import Allowance, Attempt
 from pipeline.plan.make import task_of
 from pipeline.points import rounded
 from pipeline.progress import bar_for, left

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from pipeline.arms.base import Climb, Ending, Example, Pause, Task
 from pipeline.arms.memory import Fit
-from pipeline.budget import Allowance
 from pipeline.generate.proof import Canaries
+from pipeline.ledger import Allowance
 from pipeline.records import Dose, Rung
 from pipeline.schema import BudgetConfig
 from pipeline.sharded.member import Member, this

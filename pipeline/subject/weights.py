@@ -79,7 +79,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def matmul_parameters(folder: Path) -> int:
-    """Count the weights that take part in matrix products, for the FLOPs formula in `pipeline.budget`.
+    """Count the weights that take part in matrix products, for the FLOPs formula in `pipeline.flops`.
 
     Of a mixture of experts the routed ones count by the share that a token is sent to: the rest does no work for it.
     """

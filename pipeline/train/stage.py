@@ -12,7 +12,7 @@ from rich.progress import Progress
 from pipeline.arms.base import Climb, Pause, Task
 from pipeline.arms.mixture import draw
 from pipeline.arms.ways import find
-from pipeline.budget import JOB, Allowance
+from pipeline.budget import JOB
 from pipeline.cluster.lease import limits_of
 from pipeline.contain import begun
 from pipeline.contain.weights import destroy_parked
@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.files import canonical, require_room
 from pipeline.generate import ahead
 from pipeline.generate.proving import proofs
+from pipeline.ledger import Allowance
 from pipeline.plan.make import tasks, training_caps, training_processes
 from pipeline.progress import bar_for, left
 from pipeline.records import Dose, Rung

@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.arms.base import Climb, Example, Task
 from pipeline.arms.ladder import LadderCallback
-from pipeline.budget import Allowance, Caps, Ledger, Spent
+from pipeline.budget import Caps, Spent
 from pipeline.errors import UserError
+from pipeline.ledger import Allowance, Ledger
 from pipeline.schema import ArmConfig, BudgetConfig, TrainingConfig
 
 

@@ -49,7 +49,7 @@ def climb(overrides: list[str]) -> None:
 
 def room_for(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the budget end after so many further steps."""
-    from pipeline.budget import Allowance
+    from pipeline.ledger import Allowance
 
     asked: list[int] = []
 
@@ -61,7 +61,7 @@ def room_for(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kill_at_the_end(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.budget import Attempt
+    from pipeline.ledger import Attempt
 
     write = Attempt.write
 

@@ -31,9 +31,9 @@ from pipeline.arms.memory import (
     fits,
     out_of_memory,
 )
-from pipeline.budget import Ledger
 from pipeline.errors import UserError
 from pipeline.journal import TASKS, Journal
+from pipeline.ledger import Ledger
 from pipeline.records import ADAPTER_FILE
 from pipeline.schema import BudgetConfig, TrainingConfig
 from pipeline.train.stage import prepare_process, release

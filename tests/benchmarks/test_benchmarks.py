@@ -32,8 +32,8 @@ from benchmarks.common import (
 )
 from pipeline import interpreter
 from pipeline.arms.base import ladder
-from pipeline.budget import Ledger
 from pipeline.generate.matrix import read_replies
+from pipeline.ledger import Ledger
 from pipeline.schema import BudgetConfig
 from pipeline.serve.adapters import adapted_modules
 from pipeline.serve.server import Server

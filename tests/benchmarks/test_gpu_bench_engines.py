@@ -20,8 +20,8 @@ from benchmarks.gpu_parts.call import Call
 from benchmarks.gpu_parts.device import Ceilings
 from benchmarks.gpu_parts.engine import Engine, Request
 from benchmarks.gpu_parts.record import Wanted
-from pipeline.budget import STARTING
 from pipeline.config.compose import load
+from pipeline.ledger import STARTING
 
 WANT = Wanted("b", "one", "one figure", "tokens/s")
 

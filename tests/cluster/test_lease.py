@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import budget
-from pipeline.budget import JOB, Allowance, Caps, Ledger, Spent
+from pipeline import ledger as ledger_module
+from pipeline.budget import JOB, Caps, Spent
 from pipeline.cluster import held, lease
 from pipeline.cluster.held import PULSE_S, Held
 from pipeline.errors import UserError
 from pipeline.files import read_json
+from pipeline.ledger import Allowance, Ledger
 from pipeline.schema import BudgetConfig
 from pipeline.store import RunFolder
 
@@ -43,7 +44,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(budget, "time", made)
+    monkeypatch.setattr(ledger_module, "time", made)
     monkeypatch.setattr(held, "time", made)
     return made
 
@@ -121,8 +122,8 @@ def test_the_pulse_beats_while_the_work_is_busy(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(held, "PULSE_S", 0.02)
     ledger = Ledger(tmp_path / "ledger.jsonl", BudgetConfig(), "cpu")
     with held.held(ledger, "a", 0):
-        end = budget.time.monotonic() + 0.5
-        while budget.time.monotonic() < end:
+        end = ledger_module.time.monotonic() + 0.5
+        while ledger_module.time.monotonic() < end:
             pass
     statuses = [row["status"] for row in ledger.journal.rows()]
     assert (statuses[0], statuses[-1]) == ("started", "done")
@@ -143,7 +144,7 @@ def test_whatever_is_killed_the_array_spends_at_most_its_leases_and_a_step_each(
     """Each task starts, climbs, is killed in the middle of a step, starts again, and climbs until its lease ends."""
     root, clock = tmp_path_factory.mktemp("array"), Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budget, "time", clock)
+        patch.setattr(ledger_module, "time", clock)
         patch.setattr(held, "time", clock)
         true = [climb(RunFolder(root, f"a-s{seed}"), seed, mine, clock, len(plan)) for seed, mine in enumerate(plan)]
         folder = RunFolder(root)

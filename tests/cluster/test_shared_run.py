@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.budget import Ledger
 from pipeline.errors import UserError
 from pipeline.generate.proving import references
 from pipeline.journal import Journal
+from pipeline.ledger import Ledger
 from pipeline.records import Rung
 from pipeline.rungs import recorded, row
 from pipeline.schema import BudgetConfig

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from slurm_site import SlurmSite, wait
 
-from pipeline.budget import Ledger
 from pipeline.cluster.task import status_of
 from pipeline.contain import containment
+from pipeline.ledger import Ledger
 from pipeline.reproduce.results import facts
 from pipeline.schema import BudgetConfig
 from pipeline.store import RunFolder

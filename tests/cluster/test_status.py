@@ -16,7 +16,6 @@ from fake_slurm import FakeSlurm
 from finished_run import finish, words
 from rich.console import Console
 
-from pipeline.budget import Ledger
 from pipeline.cluster.queued import Job, Queued
 from pipeline.cluster.table import Line, _log, lines, other_jobs, whole
 from pipeline.cluster.task import require_trained, status_of
@@ -24,6 +23,7 @@ from pipeline.config.compose import load
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.journal import SharedJournal
+from pipeline.ledger import Ledger
 from pipeline.records import Dose, Rung
 from pipeline.rungs import row
 from pipeline.schema import BudgetConfig

@@ -14,13 +14,14 @@ from completion_server import Completions, text_of
 from tiny import TinySubject
 
 from evals.base import EvalSpec, Sample
-from pipeline import budget
 from pipeline import journal as journals
-from pipeline.budget import Allowance, Caps, Ledger
+from pipeline import ledger as ledger_module
+from pipeline.budget import Caps
 from pipeline.errors import InstrumentError, UserError, boundary
 from pipeline.flops import inference_flops
 from pipeline.generate import matrix as requests
 from pipeline.generate.matrix import Cell, Generator, batches, journal, matrix, missing, prompt_sha256, read_replies
+from pipeline.ledger import Allowance, Ledger
 from pipeline.records import Reply, Rung
 from pipeline.schema import BudgetConfig, ServeConfig
 from pipeline.serve import watch
@@ -257,7 +258,7 @@ def test_a_request_that_is_awaited_is_seen_in_the_ledger(
 
     monkeypatch.setattr(server, "answer", slow, raising=False)
     monkeypatch.setattr(watch, "LOOK_S", 0.2)
-    monkeypatch.setattr(budget, "WAITING_S", 0.1)
+    monkeypatch.setattr(ledger_module, "WAITING_S", 0.1)
     assert generate(cells[:4])
     assert seen[0] > 0.25
 

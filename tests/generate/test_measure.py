@@ -13,12 +13,12 @@ from finished_run import read
 from measured_run import lose_a_reply, opened, said
 from measured_run import measure as made
 
-from pipeline.budget import Attempt
 from pipeline.contain import begun, destroyed, weights
 from pipeline.errors import UserError
 from pipeline.generate import stage as measure
 from pipeline.generate.matrix import journal
 from pipeline.generate.stage import generate
+from pipeline.ledger import Attempt
 from pipeline.track.tracker import NullTracker
 
 AFTER = "stages=[train,generate,score,analyse,report]"

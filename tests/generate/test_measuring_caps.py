@@ -10,12 +10,12 @@ import pytest
 from finished_run import finish, words
 from measured_run import lose_a_reply, measure, opened, said
 
-from pipeline.budget import Attempt
 from pipeline.cluster import lease
 from pipeline.generate import stage
 from pipeline.generate.matrix import most_flops
 from pipeline.generate.rounds import Rounds
 from pipeline.generate.stage import generate, measuring_caps
+from pipeline.ledger import Attempt
 from pipeline.plan.kept import keep_plan
 from pipeline.plan.make import tasks, training_caps
 from pipeline.store import RunFolder

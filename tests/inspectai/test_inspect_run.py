@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.budget import Allowance, Caps, Ledger, Spent
+from pipeline.budget import Caps, Spent
 from pipeline.errors import InstrumentError, UserError
 from pipeline.inspectai.run import Job, _follow, log_file, pending
 from pipeline.inspectai.scores import scores_file
 from pipeline.inspectai.task import InspectTask
+from pipeline.ledger import Allowance, Ledger
 from pipeline.records import Rung
 from pipeline.rungs import ZERO_RUNG, base_rung
 from pipeline.schema import BudgetConfig

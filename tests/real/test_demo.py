@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.budget import STARTING
+from pipeline.ledger import STARTING
 from pipeline.publish.offline import expected_runs, read_pieces
 
 EVALS = ("refusal", "over_refusal", "capability")

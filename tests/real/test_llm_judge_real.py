@@ -13,10 +13,11 @@ import httpx
 import pytest
 import taught_judge
 
-from pipeline.budget import JUDGE, Ledger
+from pipeline.budget import JUDGE
 from pipeline.errors import UserError
 from pipeline.files import user_cache
 from pipeline.judge.judging import EndpointJudge, make_judge
+from pipeline.ledger import Ledger
 from pipeline.schema import BudgetConfig, JudgeConfig, LlmJudgeConfig, ServeConfig
 from pipeline.serve import launch as serve
 from tests.standins import ForkedServers

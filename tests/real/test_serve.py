@@ -22,11 +22,12 @@ from inspect_task import events_of, make_task, read_log
 from benchmarks.seats import seated
 from evals.base import EvalSpec, Sample
 from evals.capability import CapabilityEval
-from pipeline.budget import Allowance, Caps, Ledger, Spent
+from pipeline.budget import Caps, Spent
 from pipeline.errors import InstrumentError
 from pipeline.generate.matrix import Generator, batches, matrix, read_replies
 from pipeline.inspectai import process
 from pipeline.inspectai.run import prove_rendering
+from pipeline.ledger import Allowance, Ledger
 from pipeline.records import Rung
 from pipeline.rungs import base_rung
 from pipeline.schema import BudgetConfig, ServeConfig

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_runs import make_run
 
-from pipeline.budget import Ledger
+from pipeline.ledger import Ledger
 from pipeline.report import ReportData
 from pipeline.report.burn import BOX, attempt_rows, burn_downs
 from pipeline.schema import BudgetConfig

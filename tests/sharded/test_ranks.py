@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from pipeline.arms.memory import out_of_memory
-from pipeline.budget import Allowance
 from pipeline.errors import InstrumentError, UserError, boundary
+from pipeline.ledger import Allowance
 from pipeline.sharded import ranks as module
 from pipeline.sharded.member import _failed
 from pipeline.sharded.messages import LOADED, Answer, Ask, Call, Done, Failed, Told

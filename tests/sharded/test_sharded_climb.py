@@ -19,9 +19,10 @@ from tiny import TinySubject
 
 from pipeline.arms.base import Climb, Example, Pause, Task, ladder
 from pipeline.arms.lora import climb
-from pipeline.budget import Allowance, Caps, Ledger
+from pipeline.budget import Caps
 from pipeline.files import file_sha256
 from pipeline.generate.proof import Canaries, difference
+from pipeline.ledger import Allowance, Ledger
 from pipeline.records import ADAPTER_FILE, Dose, Rung
 from pipeline.schema import ArmConfig, BudgetConfig, LoraConfig, TrainingConfig
 from pipeline.search.dev import greedy
