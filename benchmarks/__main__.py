@@ -19,7 +19,7 @@ PARTS = {"a": engines.measure, "b": serving.measure, "c": training.measure, "d":
 
 def main() -> None:
     options = _options()
-    from pipeline.train.stage import quiet_libraries
+    from pipeline.train.process import quiet_libraries
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     quiet_libraries()

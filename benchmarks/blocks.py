@@ -132,8 +132,8 @@ def _metadata(count: int, slots: int) -> dict[str, torch.Tensor]:
     from vllm.lora.ops.triton_ops.lora_kernel_metadata import LoRAKernelMeta
 
     made = LoRAKernelMeta.make(slots, count, "cpu")
-    names = ("token_lora_mapping", "token_indices_sorted_by_lora_ids", "num_tokens_per_lora", "lora_token_start_loc")
-    names = (*names, "lora_ids", "no_lora_flag_cpu", "num_active_loras")
+    tokens = ("token_lora_mapping", "token_indices_sorted_by_lora_ids", "num_tokens_per_lora", "lora_token_start_loc")
+    names = (*tokens, "lora_ids", "no_lora_flag_cpu", "num_active_loras")
     return dict(zip(names, made.meta_args(count, specialize_active_lora=False), strict=True))
 
 

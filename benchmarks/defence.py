@@ -117,8 +117,8 @@ def _truth_run(name: str, seeds: int, root: Path) -> dict[int, float]:
 
 def _repetition(index: int, per_doubling: int, root: Path) -> dict[str, Any]:
     seeds = [10 * (index + 1) + i for i in range(3)]
-    words = ("arm=[compliance]", f"seeds={seeds}", *SHORT, "arms.compliance.training.max_steps=32")
-    words += (f"arms.compliance.training.rungs_per_doubling={per_doubling}",)
+    training = ("max_steps=32", f"rungs_per_doubling={per_doubling}")
+    words = ("arm=[compliance]", f"seeds={seeds}", *SHORT, *(f"arms.compliance.training.{word}" for word in training))
     runs = [_holdfast(root / f"{name}-{index}", f"subject={name}", *words) for name in SUBJECTS]
     output = root / f"comparison-{index}"
     _call("stages=[compare]", f"compare.runs=[{runs[0]},{runs[1]}]", f"compare.output={output}")

@@ -33,7 +33,7 @@ from pipeline.score import rows_of
 from pipeline.serve.server import BASE_NAME, Server, served_logprobs
 from pipeline.store import RunFolder
 from pipeline.subject.subject import open_subject
-from pipeline.train.stage import prepare_process
+from pipeline.train.process import prepare_process
 
 TOLERANCE = 1e-3
 TARGET = "<= 1.3 a doubling"

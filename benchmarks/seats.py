@@ -77,10 +77,9 @@ def seated(requests: Iterable[tuple[str, Sequence[int]]], seats: int, adapters: 
         now = growing[0][0]
         while growing and growing[0][0] == now:
             _, adapter, request = heapq.heappop(growing)
-            for counter, key in ((holding, adapter), (left, request)):
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+            holding[adapter] -= 1
+            left[request] -= 1
+        holding, left = +holding, +left  # without those that have none any more
 
 
 def review(rungs: int, prompts: int, size: int) -> Iterator[tuple[str, list[int]]]:

@@ -61,14 +61,14 @@ class Traffic:
         return self.flops, self.moved, self.kept, self.seconds
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not type it
     """Counts what passes below it. `now` is the bytes of all tensors made there that are still alive."""
 
     def __init__(self, machine: Machine) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.machine = machine
-        self.flops = self.moved = self.now = 0
-        self.seconds = 0.0
+        self.flops = self.seconds = 0.0
+        self.moved = self.now = 0
         self._alive: dict[int, int] = {}
         self._formulas = FlopCounterMode(display=False).flop_registry
 
@@ -114,7 +114,7 @@ def attention(func: Any, args: Sequence[Any]) -> float:
     if not name.startswith("_scaled_dot_product_flash_attention_for_cpu"):
         return 0.0
     backward = name.endswith("backward")
-    rows, heads, length, head = args[1 if backward else 0].shape
+    rows, heads, length, head = map(int, args[1 if backward else 0].shape)
     return (5 if backward else 2) * rows * heads * length * length * head
 
 

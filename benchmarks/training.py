@@ -22,7 +22,7 @@ from pipeline.rungs import row
 from pipeline.schema import ArmConfig, BudgetConfig, TrainingConfig
 from pipeline.store import RunFolder
 from pipeline.subject.subject import Subject
-from pipeline.train.stage import prepare_process
+from pipeline.train.process import prepare_process
 
 EXAMPLES = 128
 CANARIES = 8

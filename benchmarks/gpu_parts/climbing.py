@@ -32,7 +32,7 @@ def climbed(
     A step's seconds run from one report to the next, so all that the trainer does between two steps is in them. Only
     the last step is saved; the trainer's own retry with fewer examples is left to the caller, who counts them.
     """
-    from pipeline.train.stage import prepare_process
+    from pipeline.train.process import prepare_process
 
     root = scratch(call, "climb")
     subject, task = _subject(call, shape, root), _task(call, way, length, at_once)

@@ -46,7 +46,7 @@ def synchronise(device: str) -> None:
 
 def free(device: str) -> None:
     """Give back the memory of what is no longer used, as the train stage does."""
-    from pipeline.train.stage import release
+    from pipeline.train.process import release
 
     release(device)
 

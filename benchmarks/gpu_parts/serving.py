@@ -170,7 +170,11 @@ def sleeping(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
     for name in call.shapes:
         slept = Once(partial(_slept, call, name))
         for want in _sleep(name):
-            yield want, lambda want=want, slept=slept: slept()[want.key]
+            yield want, partial(_of, slept, want.key)
+
+
+def _of(slept: Once[dict[str, Figure]], key: str) -> Figure:
+    return slept()[key]
 
 
 def slept_between(engine: Engine, load: Load, memory: Callable[[], tuple[int, int]]) -> tuple[float, int, int, float]:

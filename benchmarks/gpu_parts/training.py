@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from statistics import median
 from typing import Any, Final
@@ -56,7 +57,7 @@ def measures(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
         for length in call.lengths:
             for way in WAYS:
                 want = _wanted(name, length, way)
-                yield want, lambda want=want, name=name, length=length, way=way: one(call, want, name, length, way)
+                yield want, partial(one, call, want, name, length, way)
 
 
 def one(call: Call, want: Wanted, name: str, length: int, way: Way) -> Figure:

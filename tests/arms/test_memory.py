@@ -36,7 +36,7 @@ from pipeline.journal import TASKS, Journal
 from pipeline.ledger import Ledger
 from pipeline.records import ADAPTER_FILE
 from pipeline.schema import BudgetConfig, TrainingConfig
-from pipeline.train.stage import prepare_process, release
+from pipeline.train.process import prepare_process, release
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.19 GiB"
 
