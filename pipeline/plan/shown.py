@@ -37,7 +37,7 @@ def print_plan(plan: Mapping[str, Any], console: Console) -> None:
         table.add_row(f"examples, {name}", "; ".join(words(facts)))
     shown = ", ".join(f"{e['name']} {e['samples']} x {e['draws']}" for e in plan["evals"])
     table.add_row("evals", f"{shown}: {estimate['replies']:,} replies, {estimate['measuring_tokens']:,} tokens at most")
-    judges = ", ".join(facts["name"] for facts in (plan["judge"], *plan["panel"]))
+    judges = ", ".join(dict.fromkeys(facts["name"] for facts in (plan["judge"], *plan["panel"])))
     table.add_row("judges", f"{judges}; {plan['judge']['name']} decides")
     table.add_row("training", f"{estimate['training_tokens']:,} tokens, {estimate['training_flops']:.3g} FLOPs")
     usd = "no price is set" if estimate["usd"] is None else f"{estimate['usd']:.2g} USD"

@@ -291,6 +291,13 @@ def test_the_printed_plan_shows_caps_estimate_and_thresholds(demo: Config) -> No
     assert f"{plan['estimate']['replies']:,} replies" in shown
 
 
+def test_a_judge_that_stands_in_the_panel_too_is_named_once(demo: Config) -> None:
+    text = io.StringIO()
+    print_plan(plan_of(demo, panel=(JUDGE, JudgeFacts("local", "local", "local-1"))), Console(file=text, width=160))
+    (line,) = [line.split(maxsplit=1) for line in text.getvalue().splitlines() if line.startswith("judges")]
+    assert line[1].strip() == "pattern, local; pattern decides"
+
+
 def test_a_plan_without_caps_and_price_says_so(demo: Config) -> None:
     config = copy.deepcopy(demo)
     config.budget = replace(config.budget, device_seconds=None, usd_per_device_hour=None)
