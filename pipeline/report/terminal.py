@@ -86,7 +86,7 @@ def _print_checks(run: ReportData, console: Console) -> None:
     console.print()
     for check in claims.checks(run):
         style = "" if check.result == "pass" else "bold yellow"
-        console.print(Text.assemble("  ", (f"{check.result:<10}", style), check.name))
+        console.print(Text.assemble("  ", (f"{check.result:<12}", style), check.name))
 
 
 def _print_list(console: Console, heading: str, lines: list[str]) -> None:

@@ -257,6 +257,14 @@ def test_terminal_says_verdict_price_controls_and_gaps(width: int) -> None:
     assert max(map(len, said.splitlines())) <= width
 
 
+def test_the_terminal_parts_the_result_of_a_control_from_its_name() -> None:
+    text = io.StringIO()
+    run = make_run()
+    run.verdict["controls"]["adapter_parity"] = "unresolved"
+    print_summary(run, Console(file=text, width=100, force_terminal=False))
+    assert "  unresolved  Served adapter answers" in text.getvalue()
+
+
 def test_terminal_prints_an_empty_run() -> None:
     text = io.StringIO()
     print_summary(ReportData(plan={}, verdict={}, points=[]), Console(file=text, width=100))
