@@ -30,6 +30,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank ac
 MAX_CPU_ADAPTERS = 512  # kept in host memory; more are read from disk again when their turn comes
 POLL_S = 0.1
 TAIL_LINES = 25
+_CAUSE = "its log, in logs/ of the run folder, has the cause; the same command goes on where it was"
 HEALTH_S = 60.0  # an engine step on the CPU holds up the health check too
 
 
@@ -266,12 +267,12 @@ def served_logprobs(
         response = client.post("/v1/completions", json=body)
     except httpx.HTTPError as error:
         raise InstrumentError(
-            f"the vLLM server failed on the canaries of {name}: {type(error).__name__}: {error}; "
-            "see logs/server.log in the run folder; the same command goes on where it was"
+            f"the vLLM server failed on the canaries of {name}: {type(error).__name__}: {error}; {_CAUSE}"
         ) from None
     if response.status_code != httpx.codes.OK:
         raise InstrumentError(
-            f"the server refused the canaries of {name}: {response.status_code} {response.text[:300]}"
+            f"the vLLM server answered the canaries of {name} with {response.status_code} {response.text[:300]}; "
+            f"{_CAUSE}"
         )
     choices = sorted(response.json()["choices"], key=lambda choice: choice["index"])
     return [

@@ -322,6 +322,12 @@ def test_a_server_that_fails_on_the_canaries_is_told(server: Completions) -> Non
             served_logprobs(client, "base", [[1, 2]])
 
 
+def test_an_engine_that_fails_on_the_canaries_names_the_log_with_the_cause(server: Completions) -> None:
+    server.faults = [500]
+    with server.client() as client, pytest.raises(InstrumentError, match=r"with 500 .*its log, in logs/ of the run"):
+        served_logprobs(client, "base", [[1, 2]])
+
+
 def test_a_full_disk_gives_one_message_and_leaves_the_file_whole(
     cells: list[Cell],
     generate: Generate,
