@@ -177,7 +177,9 @@ def test_what_can_change_a_reply_is_never_taken_for_the_same_run(run: Run, place
         assert "config.evals.refusal.max_tokens: 256 → 99" in said
         assert "config.review.canaries: 12 → 3" in said
     else:
-        assert "there is no run in" in run(*change, code=2)
+        said = run(*change, code=2)
+        assert "there is no run in" in said
+        assert "all options that the run was made with" in said  # the folder alone is refused as another plan's
     assert what_stands(folder) == before
     assert folder_of(place) == folder  # and no other folder was made
 
