@@ -37,8 +37,20 @@ def over_caps(plan: Mapping[str, Any]) -> list[str]:
 
 
 def _over(unit: str, wanted: float, room: float, part: str, comes: str) -> str:
-    form = {"device_seconds": ",.0f", "usd": ",.2f", "flops": ".3g"}[unit]
-    return f"The estimate is {wanted:{form}} {UNITS[unit]} of {part}, and the cap leaves {room:{form}} for it: {comes}."
+    much, left = amount(unit, wanted), amount(unit, room)
+    return f"The estimate is {much} {UNITS[unit]} of {part}, and the cap leaves {left} for it: {comes}."
+
+
+def amount(unit: str, value: float) -> str:
+    """Return an estimate of one of `UNITS` in digits: few of them, and never 0 for something.
+
+    >>> [amount("device_seconds", value) for value in (8961.4, 12.6, 0.0123)]
+    ['8,961', '13', '0.012']
+    """
+    if unit == "flops":
+        return f"{value:.3g}"
+    whole, places = {"device_seconds": (10.0, 0), "usd": (1.0, 2)}[unit]
+    return f"{value:,.{places}f}" if value >= whole else f"{value:.2g}"
 
 
 def tell_over_caps(plan: Mapping[str, Any], console: Console) -> None:

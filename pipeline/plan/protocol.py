@@ -16,7 +16,7 @@ from pipeline.data.variants import MARK
 from pipeline.generate.asked import AROUND, coarse, rule_of
 from pipeline.inference.power import detectable_paired
 from pipeline.inference.smallest import POWER
-from pipeline.plan.caps import over_caps
+from pipeline.plan.caps import amount, over_caps
 from pipeline.plan.examples import words as example_words
 from pipeline.plan.make import at_most
 from pipeline.plan.registered import post_hoc_words
@@ -176,7 +176,7 @@ def _shards(plan: Mapping[str, Any]) -> bool:
 def _budget(plan: Mapping[str, Any]) -> list[str]:
     budget, estimate = plan["config"]["budget"], plan["estimate"]
     caps = [f"{budget[unit]:,g} {word}" for unit, word in UNITS.items() if budget[unit] is not None]
-    usd = "no price is set" if estimate["usd"] is None else f"{estimate['usd']:.2g} USD"
+    usd = "no price is set" if estimate["usd"] is None else f"{amount('usd', estimate['usd'])} USD"
     counted = BudgetConfig(**budget)
     trains, serves = devices_held(counted, "train"), devices_held(counted, "generate")
     return [
@@ -185,7 +185,7 @@ def _budget(plan: Mapping[str, Any]) -> list[str]:
         f"- Caps: {', '.join(caps) or 'none but the length of the ladders'}; "
         f"{100 * budget['measure_reserve']:g} % is kept for measuring.",
         f"- Estimate: {at_most(plan)}{estimate['rungs']} rungs, {estimate['replies']:,} replies, "
-        f"{estimate['device_seconds']:,.0f} device-seconds, {usd}, "
+        f"{amount('device_seconds', estimate['device_seconds'])} device-seconds, {usd}, "
         f"{estimate['training_flops']:.3g} FLOPs of training, at an assumed "
         f"{estimate['assumed_flops_per_second']:.1g} FLOP/s; start-up not counted.",
         *(f"- {line}" for line in over_caps(plan)),

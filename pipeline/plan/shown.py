@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
-from pipeline.plan.caps import tell_over_caps
+from pipeline.plan.caps import amount, tell_over_caps
 from pipeline.plan.examples import words
 from pipeline.plan.make import at_most
 from pipeline.plan.protocol import as_registered, protocol, registered_protocol
@@ -40,10 +40,10 @@ def print_plan(plan: Mapping[str, Any], console: Console) -> None:
     judges = ", ".join(dict.fromkeys(facts["name"] for facts in (plan["judge"], *plan["panel"])))
     table.add_row("judges", f"{judges}; {plan['judge']['name']} decides")
     table.add_row("training", f"{estimate['training_tokens']:,} tokens, {estimate['training_flops']:.3g} FLOPs")
-    usd = "no price is set" if estimate["usd"] is None else f"{estimate['usd']:.2g} USD"
+    usd = "no price is set" if estimate["usd"] is None else f"{amount('usd', estimate['usd'])} USD"
     table.add_row(
         "estimate",
-        f"{estimate['device_seconds']:,.0f} device-seconds, {usd}, at an assumed "
+        f"{amount('device_seconds', estimate['device_seconds'])} device-seconds, {usd}, at an assumed "
         f"{estimate['assumed_flops_per_second']:.1g} FLOP/s; start-up not counted",
     )
     caps_set = [f"{budget[key]:,g} {key}" for key in ("device_seconds", "usd", "flops") if budget[key] is not None]

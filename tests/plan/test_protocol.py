@@ -14,8 +14,9 @@ from commands import run_main
 from finished_run import finish, read, words
 from rich.console import Console
 
+from pipeline.budget import UNITS
 from pipeline.config.compose import load
-from pipeline.plan.caps import over_caps
+from pipeline.plan.caps import amount, over_caps
 from pipeline.plan.facts import JudgeFacts, SubjectFacts, TableFacts
 from pipeline.plan.kept import keep_plan
 from pipeline.plan.make import make_plan
@@ -123,6 +124,20 @@ def test_caps_in_money_and_flops_are_looked_at_too_and_none_is_never_passed(conf
     made["config"]["budget"] |= {"flops": 100.0, "usd": 10.0}
     found = over_caps(made)
     assert [("FLOPs" in line, "USD" in line) for line in found] == [(False, True), (True, False)]
+
+
+def test_a_small_estimate_is_not_told_as_nothing(config: Config) -> None:
+    """A tiny subject on a GPU's profile takes a hundredth of a second, and "0 device-seconds" says that it is free."""
+    made = estimated(config, 0.02, 0.0123)
+    made["estimate"]["usd"] = 0.0323
+    caps = {"device_seconds": 0.01, "usd": 0.0004, "usd_per_device_hour": 3600.0, "measure_reserve": 0.5}
+    made["config"]["budget"] |= caps
+    assert "replies, 0.032 device-seconds, 0.032 USD, " in protocol(made, "then")
+    assert over_caps(made)[0].startswith("The estimate is 0.02 device-seconds of training, and the cap leaves 0.005")
+    assert "0.02 USD of training, and the cap leaves 0.0002 for it" in over_caps(made)[2]
+    assert [amount(unit, 0.0) for unit in UNITS] == ["0", "0", "0"]
+    assert [amount("device_seconds", value) for value in (8961.4, 9.96, 10.0)] == ["8,961", "10", "10"]
+    assert [amount("usd", value) for value in (0.999, 12.345, 1234.5)] == ["1", "12.35", "1,234.50"]
 
 
 def test_what_a_fine_tune_is_counted_on_is_told_where_serving_holds_more(config: Config) -> None:
