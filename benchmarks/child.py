@@ -95,10 +95,15 @@ class Child:
 
 
 def offline() -> dict[str, str]:
-    """Return what vLLM's environment must hold besides ours, as the server's does."""
-    from pipeline.serve.device import OFFLINE, unbuilt  # here: what answers imports nothing of ours
+    """Return what vLLM's environment must hold besides ours, as the server's does.
 
-    return {**OFFLINE, **unbuilt()}
+    Loopback too: each of an engine's groups else looks up the machine's own name, and where a machine without a network
+    has no answer to that at all, each waits 10 s for it.
+    """
+    # Here: what answers imports nothing of ours.
+    from pipeline.serve.device import INTERFACE, LOOPBACK, OFFLINE, unbuilt
+
+    return {**OFFLINE, INTERFACE: os.environ.get(INTERFACE, LOOPBACK), **unbuilt()}
 
 
 def reason_in(log: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu
-from benchmarks.child import MOST_CHARACTERS, MOST_LINES, Child, reason_in
+from benchmarks.child import MOST_CHARACTERS, MOST_LINES, Child, offline, reason_in
 from benchmarks.gpu_parts import device, models, serving, training, whole
 from benchmarks.gpu_parts.call import Call
 from benchmarks.gpu_parts.device import Ceilings
@@ -207,6 +207,14 @@ def test_an_engine_compiles_no_sampling_that_nobody_asks_for(
         assert told["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
         assert (told["HF_HUB_OFFLINE"], told["MINE"]) == ("1", "here")
         monkeypatch.setenv(names[0], "1")  # the user's word stands
+
+
+def test_an_engine_looks_up_no_name_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gloo does for each group unless it is told an interface; where nobody answers a name, each lookup takes 10 s."""
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    assert offline()["GLOO_SOCKET_IFNAME"] == "lo"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    assert offline()["GLOO_SOCKET_IFNAME"] == "eth0", "the user's word stands"
 
 
 def test_the_servers_log_goes_with_a_failure_that_only_names_it(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
