@@ -8,6 +8,7 @@ what was not measured says so. Which commands in which order: benchmarks/GPU.md.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from benchmarks.gpu_parts import device, mixing, serving, training, ways, whole
 from benchmarks.gpu_parts.call import TIME_IS_UP, Call
 from benchmarks.gpu_parts.models import SHAPES
 from benchmarks.gpu_parts.record import NOT_MEASURED, Figure, Wanted, read, write
+from pipeline.serve.device import OFFLINE
 
 Measures = Iterable[tuple[Wanted, Callable[[], Figure]]]
 PARTS: Final[dict[str, Callable[[Call], Measures]]] = {
@@ -41,6 +43,7 @@ def main() -> None:
         write(read(options.join), options.out / "gpu.json", everything())
         print((options.out / "gpu.md").read_text(encoding="utf-8"))
         return
+    os.environ |= OFFLINE  # before the libraries are imported: TRL else reports to its hub, looking that up meanwhile
     import torch
 
     kind = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu
-from benchmarks.child import MOST_CHARACTERS, MOST_LINES, Child, offline, reason_in
+from benchmarks.child import MOST_CHARACTERS, MOST_LINES, ROOT, Child, offline, reason_in
 from benchmarks.gpu_parts import device, models, serving, training, whole
 from benchmarks.gpu_parts.call import Call
 from benchmarks.gpu_parts.device import Ceilings
@@ -215,6 +216,36 @@ def test_an_engine_looks_up_no_name_of_the_machine(monkeypatch: pytest.MonkeyPat
     assert offline()["GLOO_SOCKET_IFNAME"] == "lo"
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
     assert offline()["GLOO_SOCKET_IFNAME"] == "eth0", "the user's word stands"
+
+
+OFFLINE_OR_NOT = """
+import sys
+from benchmarks import gpu
+
+def run(*_):
+    import huggingface_hub.constants as told
+    print("offline", told.HF_HUB_OFFLINE)
+    return iter(())
+
+assert "huggingface_hub" not in sys.modules, "it would have read its environment by now"
+gpu.run = run
+gpu.main()
+"""
+
+
+def test_the_scripts_own_process_asks_no_network_either(tmp_path: Path) -> None:
+    """TRL's import reports to its hub, in a thread beside the first figure, unless the hub's library is offline."""
+    (tmp_path / "gpu.md").touch()
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE_OR_NOT, "--short", "--device", "cpu", "--out", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[0] == "offline True"
 
 
 def test_the_servers_log_goes_with_a_failure_that_only_names_it(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
