@@ -1,4 +1,7 @@
-"""Wants the server's key on every path: vLLM itself wants it below /v1 and a few more, and answers on others without.
+"""Wants the server's key on every path: vLLM's own key is wanted below /v1 and a few more, and not on others.
+
+So vLLM is not told of ours. What its environment variables say, the key's too, 0.26 makes part of the name under which
+it keeps what it compiled, and writes beside it: a new key would compile anew at each start, and lie in a file.
 
 An ASGI middleware, which vLLM puts around its whole server by its own option `--middleware`. Its process imports this
 file by name; standard library only.
@@ -11,13 +14,19 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-KEY: Final = "VLLM_API_KEY"  # of the environment, where vLLM looks for it too: a command line is seen by everybody
+KEY: Final = "HOLDFAST_SERVER_KEY"  # of the environment: a command line is seen by everybody
+OTHER: Final = "VLLM_API_KEY"  # a key that the caller has for another server: ours would want that as well
 CLASS: Final = f"{__name__}.Keyed"  # as `--middleware` names it
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+def environment(key: str) -> dict[str, str]:
+    """Return what the server's environment must hold for it to want this key, and no other."""
+    return {KEY: key, OTHER: ""}
 
 
 class Keyed:

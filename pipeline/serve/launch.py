@@ -65,7 +65,7 @@ class Ahead:
     def start(self) -> None:
         """Let it import from now on; where it cannot, the server starts when it is needed."""
         shutil.rmtree(self._place, ignore_errors=True)  # of a command that was killed
-        env = {**environment(*self._env), keyed.KEY: self.key, vllm_server.AHEAD: str(self._place)}
+        env = {**environment(*self._env), **keyed.environment(self.key), vllm_server.AHEAD: str(self._place)}
         with contextlib.suppress(OSError):
             self._place.mkdir(mode=0o700, parents=True)
             self._begun, self._process = time.monotonic(), launch(command(), env, self._log)

@@ -142,7 +142,7 @@ class Server:
         return process
 
     def _started(self, device: str) -> subprocess.Popen[bytes]:
-        env = {**environment(self.subject, self.config, device), keyed.KEY: self._key}
+        env = {**environment(self.subject, self.config, device), **keyed.environment(self._key)}
         return launch(self._command(), env, self.log)
 
     @property

@@ -265,7 +265,7 @@ import http.server, os, subprocess, sys
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # a child of its own, as the engine is
 class Up(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        known = self.headers.get("Authorization") == "Bearer " + os.environ["VLLM_API_KEY"]
+        known = self.headers.get("Authorization") == "Bearer " + os.environ["HOLDFAST_SERVER_KEY"]
         self.send_response(200 if known else 401); self.end_headers()
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Up).serve_forever()
 """

@@ -86,6 +86,16 @@ def test_without_a_key_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> No
         asked()
 
 
+def test_vllm_does_not_know_the_key_and_wants_no_other() -> None:
+    """0.26 writes the values of its own variables into a file beside what it compiled, and names that after them.
+
+    The caller's shell may hold a key for another server of vLLM's.
+    """
+    told = keyed.environment("s3cret")
+    assert {name: value for name, value in told.items() if name.startswith("VLLM_")} == {"VLLM_API_KEY": ""}
+    assert told[keyed.KEY] == "s3cret"
+
+
 def test_vllm_finds_it_under_its_name_and_takes_it_for_a_class() -> None:
     module, _, name = keyed.CLASS.rpartition(".")
     assert inspect.isclass(getattr(importlib.import_module(module), name))

@@ -26,12 +26,12 @@ from pipeline.serve.server import Server
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
-from pipeline.serve import vllm_server
+from pipeline.serve import keyed, vllm_server
 time.sleep(float(os.environ.get("SLOW", "0")))
 told = vllm_server._told(Path(os.environ.pop(vllm_server.AHEAD)))
-Path("told").write_text(json.dumps([told, bool(os.environ[vllm_server_key])]))
+Path("told").write_text(json.dumps([told, bool(os.environ[keyed.KEY])]))
 time.sleep(60)
-""".replace("vllm_server_key", "'VLLM_API_KEY'")
+"""
 
 
 @pytest.fixture
