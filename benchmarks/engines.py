@@ -27,6 +27,7 @@ from pipeline.generate.matrix import matrix
 from pipeline.schema import ServeConfig
 from pipeline.serve import vllm_server
 from pipeline.serve.server import Server, served_logprobs
+from pipeline.serve.width import Load
 from pipeline.subject.subject import Subject
 
 CANARIES = 8
@@ -117,12 +118,19 @@ def one_engine(
     rungs = adapter_rungs(adapters)
     cells = matrix(rungs, specs, subject)
     canaries = [cell.prompt_ids for cell in cells[:CANARIES]]
-    with Server(subject, adapters, [RANK] * len(adapters), config, root / "server.log") as server:
+    ranks, log = [RANK] * len(adapters), root / "server.log"
+    with Server(subject, adapters, ranks, config, log, load=asked(specs)) as server:
         with server.client() as client:
             for rung in rungs:
                 served_logprobs(client, rung.id, canaries)
         write_replies(server, config, subject, root, rungs, cells)
         return time.perf_counter() - began
+
+
+def asked(specs: Sequence[EvalSpec]) -> Load:
+    """Return what each adapter is asked, which the generate stage tells its engine too."""
+    replies = [(len(spec.eval.samples()), spec.max_tokens) for spec in specs]
+    return Load(sum(count for count, _ in replies), sum(count * most for count, most in replies))
 
 
 def engine_per_checkpoint(

@@ -22,21 +22,27 @@ def wanted(shapes: Sequence[str]) -> list[Wanted]:
     return [want for name in shapes for want in _wanted(name)]
 
 
-def _wanted(name: str) -> tuple[Wanted, Wanted]:
+def _wanted(name: str) -> tuple[Wanted, Wanted, Wanted]:
+    each, of, target = f"{name}: merge and one engine, a checkpoint", "of Holdfast's", ">= 8"
     return (
         Wanted("e", f"{name}-one", f"{name}: one engine, all adapters (Holdfast), a rung", "s"),
-        Wanted("e", f"{name}-each", f"{name}: merge and one engine, a checkpoint", "s", "of Holdfast's", ">= 8"),
+        Wanted("e", f"{name}-each-eager", f"{each}, started without graphs", "s", of, target),
+        Wanted("e", f"{name}-each", f"{each}, as vLLM starts by itself", "s", of, target),
     )
 
 
 def measures(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
-    """Yield both figures of each shape: seconds a checkpoint, each way measured on its own number of them."""
+    """Yield the figures of each shape: seconds a checkpoint, each way measured on its own number of them.
+
+    The rival's best first: for a few hundred prompts graphs cost more than they save, and on ours `serve` decides.
+    """
     for name in call.shapes:
         inputs = Once(partial(_inputs, call, name))
         ours: list[float] = []
-        one, each = _wanted(name)
+        one, *rivals = _wanted(name)
         yield one, partial(_one, one, inputs, ours)
-        yield each, partial(_each, call, each, inputs, ours)
+        for each, eager in zip(rivals, (True, None), strict=True):
+            yield each, partial(_each, call, each, inputs, ours, eager)
 
 
 def _one(want: Wanted, inputs: Once[Any], ours: list[float]) -> Figure:
@@ -49,12 +55,13 @@ def _one(want: Wanted, inputs: Once[Any], ours: list[float]) -> Figure:
     return Figure(want, ours[0], why=note, raw={"seconds": seconds, "rungs": len(adapters)})
 
 
-def _each(call: Call, want: Wanted, inputs: Once[Any], ours: list[float]) -> Figure:
+def _each(call: Call, want: Wanted, inputs: Once[Any], ours: list[float], eager: bool | None) -> Figure:
     from benchmarks.engines import engine_per_checkpoint
 
     subject, config, specs, adapters, root = inputs()
     some = dict(list(adapters.items())[: 1 if call.short else CHECKPOINTS])
-    seconds = engine_per_checkpoint(subject, config, [specs], some, root / "each", call.device)
+    config = replace(config, enforce_eager=eager or config.enforce_eager)
+    seconds = engine_per_checkpoint(subject, config, [specs], some, root / want.key, call.device)
     share = seconds / len(some)
     note = f"mean of {len(some)}: merge, save, start, replies"
     ratio = share / ours[0] if ours else float("nan")

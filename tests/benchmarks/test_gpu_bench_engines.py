@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import gpu
+from benchmarks import engines, gpu
 from benchmarks.gpu_parts import device, mixing, models, serving, ways, whole
 from benchmarks.gpu_parts.call import Call
 from benchmarks.gpu_parts.device import Ceilings
@@ -22,6 +22,7 @@ from benchmarks.gpu_parts.engine import Engine, Request
 from benchmarks.gpu_parts.record import Wanted
 from pipeline.config.compose import load
 from pipeline.ledger import STARTING
+from pipeline.serve.width import Load
 
 WANT = Wanted("b", "one", "one figure", "tokens/s")
 
@@ -236,6 +237,30 @@ def test_both_ways_need_a_subject_that_opens(call: Call) -> None:
     assert config.max_model_len == 512
     assert {spec.max_tokens for spec in specs} == {4}
     assert len(adapters) == 2
+
+
+def test_on_a_gpu_the_rival_may_start_without_graphs_and_ours_starts_as_the_product_would(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine for a few hundred replies is up sooner without: only against that is a ratio worth anything."""
+    started: list[tuple[bool, Load]] = []
+
+    class Started(engines.Server):
+        def __enter__(self) -> Any:
+            started.append(("--enforce-eager" in self._options(), self.load))
+            raise RuntimeError("not here")
+
+    monkeypatch.setattr(engines, "Server", Started)
+    monkeypatch.setattr(engines.engine_per_checkpoint, "__defaults__", ("cpu", Started))
+    monkeypatch.setattr(engines, "merge", lambda subject, *_: subject)
+    inputs = ways._inputs(call, "0.5B")
+    served = replace(load(["serve=gpu"]).serve, device="cuda")
+    monkeypatch.setattr(ways, "_inputs", lambda *_: (inputs[0], served, *inputs[2:]))
+    figures = [gpu.attempted(call, want, measure) for want, measure in ways.measures(call)]
+    assert {figure.why for figure in figures} == {"RuntimeError: not here"}
+    asked = Load(6, 24)
+    assert asked == engines.asked(inputs[2]), "3 evals of 2 prompts, 4 tokens each"
+    assert started == [(True, asked), (True, Load()), (False, Load())]
 
 
 def test_a_ceiling_is_a_rate(call: Call) -> None:
