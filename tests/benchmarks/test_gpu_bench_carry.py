@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from benchmarks.gpu_parts.carry import calls, halves, missing, name_of, stripped
+from benchmarks.gpu_parts.carry import ROOT, calls, halves, missing, name_of, stripped
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,16 @@ def test_the_wheel_is_left_without_some_kernels_and_its_parts_join_to_it(tmp_pat
     halves(rest, tmp_path)
     joined = b"".join(path.read_bytes() for path in sorted(tmp_path.glob("vllm.part-*")))
     assert joined == rest.read_bytes()
+
+
+def test_the_libraries_that_travel_are_libraries_to_dill() -> None:
+    """It pickles a module of another folder whole; `datasets` asks it for each data set, and ends if that fails."""
+    from dill._dill import _is_builtin_module
+
+    instructions = (ROOT / "benchmarks" / "GPU.md").read_text(encoding="utf-8")
+    (place,) = set(re.findall(r"--target (\S+)", instructions))
+    assert f":{place} " in instructions
+    for folder, known in ((place, True), ("/elsewhere/site", False)):
+        library = ModuleType("library")
+        library.__file__ = f"{folder}/library/__init__.py"
+        assert bool(_is_builtin_module(library)) is known
