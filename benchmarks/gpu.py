@@ -20,7 +20,7 @@ from typing import Final
 
 from benchmarks.child import reason_in, shortened
 from benchmarks.gpu_parts import device, mixing, serving, training, ways, whole
-from benchmarks.gpu_parts.call import TIME_IS_UP, Call
+from benchmarks.gpu_parts.call import TIME_IS_UP, Call, no_time_for
 from benchmarks.gpu_parts.models import SHAPES
 from benchmarks.gpu_parts.record import NOT_MEASURED, Figure, Wanted, read, write
 from pipeline.serve.device import OFFLINE
@@ -98,7 +98,7 @@ def run(call: Call, parts: Iterable[str], path: Path) -> Iterator[Figure]:
 
 def attempted(call: Call, want: Wanted, measure: Callable[[], Figure]) -> Figure:
     """Return the figure, or why there is none: one that fails takes no other with it."""
-    if call.time_is_up():
+    if no_time_for(call, measure):
         return Figure(want, why=TIME_IS_UP)
     began = time.time()
     try:

@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from benchmarks.gpu_parts.device import Ceilings
 from benchmarks.gpu_parts.models import SHAPES, TINY
+from benchmarks.gpu_parts.record import Figure
 from benchmarks.shapes import Shape
 
 TIME_IS_UP: Final = "the call's minutes were used up"
@@ -66,6 +67,28 @@ class Once(Generic[T]):
                 self._error = str(error) or type(error).__name__
                 raise
         return self._made[0]
+
+    @property
+    def ready(self) -> bool:
+        """Whether asking costs nothing any more: it was made, or cannot be."""
+        return bool(self._made or self._error)
+
+
+@dataclass(frozen=True)
+class Shared(Generic[T]):
+    """How one figure is measured of what several share: once that is made, whatever the clock says."""
+
+    made: Once[T]
+    pick: Callable[[T], Figure]
+
+    def __call__(self) -> Figure:
+        """Return the figure."""
+        return self.pick(self.made())
+
+
+def no_time_for(call: Call, measure: Callable[[], Figure]) -> bool:
+    """Say whether a figure is not to be begun; one that is made already, with another, costs no more time."""
+    return call.time_is_up() and not (isinstance(measure, Shared) and measure.made.ready)
 
 
 def scratch(call: Call, name: str) -> Path:

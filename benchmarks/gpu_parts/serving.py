@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.gpu_parts.call import Call, Once, scratch
+from benchmarks.gpu_parts.call import Call, Once, Shared, scratch
 from benchmarks.gpu_parts.engine import Engine, Request
 from benchmarks.gpu_parts.models import save_config
 from benchmarks.gpu_parts.record import Figure, Wanted
@@ -170,11 +171,7 @@ def sleeping(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
     for name in call.shapes:
         slept = Once(partial(_slept, call, name))
         for want in _sleep(name):
-            yield want, partial(_of, slept, want.key)
-
-
-def _of(slept: Once[dict[str, Figure]], key: str) -> Figure:
-    return slept()[key]
+            yield want, Shared(slept, itemgetter(want.key))
 
 
 def slept_between(engine: Engine, load: Load, memory: Callable[[], tuple[int, int]]) -> tuple[float, int, int, float]:

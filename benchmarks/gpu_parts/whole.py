@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.child import reason_in, shortened
-from benchmarks.gpu_parts.call import Call, Once, scratch
+from benchmarks.gpu_parts.call import Call, Once, Shared, scratch
 from benchmarks.gpu_parts.models import SUBJECT_50M, TINY, save_subject
 from benchmarks.gpu_parts.record import Figure, Wanted
 from pipeline.ledger import STARTING
@@ -46,12 +46,11 @@ def measures(call: Call) -> Iterator[tuple[Wanted, Callable[[], Figure]]]:
     """Yield every figure; the command runs once, for all of them."""
     made = Once(partial(timed, call))
 
-    def measure(want: Wanted) -> Figure:
-        seconds = made()
+    def figure(want: Wanted, seconds: dict[str, float]) -> Figure:
         return Figure(want, seconds[want.key], seconds[want.key] / seconds["whole"], raw=seconds)
 
     for want in wanted():
-        yield want, partial(measure, want)
+        yield want, Shared(made, partial(figure, want))
 
 
 def timed(call: Call) -> dict[str, float]:

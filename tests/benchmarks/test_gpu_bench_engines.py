@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from benchmarks import engines, gpu
 from benchmarks.gpu_parts import device, mixing, models, serving, ways, whole
-from benchmarks.gpu_parts.call import Call
+from benchmarks.gpu_parts.call import TIME_IS_UP, Call
 from benchmarks.gpu_parts.device import Ceilings
 from benchmarks.gpu_parts.engine import Engine, Request
-from benchmarks.gpu_parts.record import Wanted
+from benchmarks.gpu_parts.record import Figure, Wanted
 from pipeline.config.compose import load
 from pipeline.ledger import STARTING
 from pipeline.serve.width import Load
@@ -208,6 +208,30 @@ def test_stages_are_read_from_the_ledger_and_add_up_to_the_whole() -> None:
     assert whole.stages([*rows[:4], *waiting, *rows[4:]], 4.0, 84.0) == seconds, "each second of the start has a row"
     with pytest.raises(RuntimeError, match="no whole run"):
         whole.stages(rows[:3], 4.0, 84.0)
+
+
+@pytest.mark.parametrize("part", ["d", "f"])
+def test_figures_of_one_run_are_all_kept_where_it_takes_the_calls_last_minutes(
+    call: Call, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """(d)'s target is the last of its figures, and the review takes about the minutes that (d) is given."""
+    up: list[int] = []
+
+    def seconds(_: Call) -> dict[str, float]:
+        up.append(1)
+        return {want.key: 1.0 for want in whole.wanted()}
+
+    def slept(call: Call, name: str) -> dict[str, Any]:
+        up.append(1)
+        return {want.key: Figure(want, 1.0) for want in serving.wanted_sleep([name])}
+
+    monkeypatch.setattr(Call, "time_is_up", lambda _: bool(up))
+    monkeypatch.setattr(whole, "timed", seconds)
+    monkeypatch.setattr(serving, "_slept", slept)
+    figures = [gpu.attempted(call, want, measure) for want, measure in gpu.PARTS[part](call)]
+    assert [figure.why for figure in figures if not figure.measured] == []
+    assert up == [1]
+    assert {gpu.attempted(call, *each).why for each in gpu.PARTS[part](call)} == {TIME_IS_UP}, "none is begun after it"
 
 
 def test_the_review_that_is_timed_composes_on_both_devices(call: Call, tmp_path: Path) -> None:
