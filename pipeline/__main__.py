@@ -11,11 +11,12 @@ from rich.console import Console
 
 from pipeline import interpreter
 from pipeline.alone import ALONE
-from pipeline.config.compose import conf_folder, for_hydra, hydras_own, load, register
+from pipeline.config.compose import conf_folder, for_hydra, hydras_own, register
 from pipeline.config.words import overrides, readable
 from pipeline.contain import ready, seal
 from pipeline.errors import boundary
 from pipeline.multirun import asked, multirun
+from pipeline.reproduce.again import composed
 from pipeline.reproduce.overrides import typed
 from pipeline.schema import Config
 
@@ -92,7 +93,7 @@ def main() -> None:
             raise SystemExit(multirun(sys.argv[1:]))  # -m: several runs, each a process of its own
         arguments = readable(sys.argv[1:])
         typed(overrides(arguments))
-        config = load(arguments)
+        config = composed(arguments)
         if not hydras_own(arguments):
             return review(config)
         sys.argv[1:] = for_hydra(arguments)  # where Hydra reads them

@@ -21,11 +21,12 @@ from hydra.errors import HydraException
 
 import pipeline
 from pipeline.alone import ALONE
-from pipeline.config.compose import all_told, load
+from pipeline.config.compose import all_told
 from pipeline.config.words import readable, unread
 from pipeline.errors import EXIT_INSTRUMENT, UserError
 from pipeline.files import digest
 from pipeline.plan.digests import digested_config, reply_config
+from pipeline.reproduce.again import composed
 from pipeline.schema import Config
 
 FLAGS: Final = ("-m", "--multirun")
@@ -76,7 +77,7 @@ def multirun(arguments: Sequence[str]) -> int:
     planned = jobs(arguments)
     seen: dict[str, int] = {}
     for place, job in enumerate(planned, start=1):
-        config = load(job)
+        config = composed(job)
         if config.stages[0] not in ALONE and (first := seen.setdefault(_folder(config), place)) != place:
             raise UserError(
                 f"-m: runs {first} and {place} would share one folder: what differs between them changes no reply",

@@ -19,7 +19,7 @@ from pipeline.report import ReportData
 from pipeline.rungs import recorded
 from pipeline.store import RunFolder
 
-AGAIN: Final = "finish it with stages=[score,analyse,report] and the options that the run was made with"
+AGAIN: Final = "finish it: holdfast run.again= with its folder, and stages=[score,analyse,report]"
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,28 @@ def _dataclasses() -> TypeAdapter[Config]:
     return TypeAdapter(Config)
 
 
+def type_faults(plain: Any) -> list[str]:
+    """Return the unknown keys, wrong types and missing values of nested dictionaries and lists without references."""
+    return list(_faults(OmegaConf.create(plain), Config, ""))
+
+
+def chosen(words: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
+    """Return what files of conf/ that `words` choose (judge=local) hold at their `keys`, and no experiment changes.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    ConfigStore.instance().store(name="schema", node={})
+    composed = _compose(["~experiment", *words])
+    found = {key: OmegaConf.select(composed, key) for key in keys}
+    return {key: OmegaConf.to_container(node, resolve=True) for key, node in found.items()}
+
+
+def groups() -> set[str]:
+    """Return the groups of conf/."""
+    return {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
+
+
 def _made_by(raw: DictConfig, kind: Any, key: str, keys: Sequence[str]) -> bool:
     """Say whether an entry of a dictionary, on the way to `key`, holds nothing but what `keys` gave.
 
@@ -194,8 +216,8 @@ def _not_composed(error: OmegaConfBaseException) -> UserError:
 
 def _forced(words: Sequence[str]) -> list[str]:
     """Make Hydra accept keys that it does not know, so that `load` can tell all unknown keys together."""
-    groups = {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
-    return [word if _is_hydras(word, groups) else f"++{word}" for word in words]
+    known = groups()
+    return [word if _is_hydras(word, known) else f"++{word}" for word in words]
 
 
 def _is_hydras(word: str, groups: set[str]) -> bool:

@@ -50,7 +50,7 @@ def require_run(work: Workspace) -> None:
     if not work.folder.plan.exists():
         raise UserError(
             f"there is no run in {work.folder.root}",
-            "give all options that the run was made with, run.dir= or run.root= included; or run it first, "
+            "name the run's folder with run.again=, or give all options that the run was made with; or run it first, "
             "without stages=[…]",
         )
 

@@ -7,6 +7,7 @@ stage.py        inputs and environment held against the run's, the plan run agai
 environment.py  what a difference of environments can do; results.py: what was found, as digests; differs.py: is it
                 the same?
 terminal.py     what is printed
+again.py        a further command on a run takes its options (`run.again`); planned.py: a plan's configuration, typed
 """
 
 from pipeline.reproduce.line import reproduction_line

@@ -2,7 +2,7 @@
 
 A plan.json names addresses, files and options. On the machine where it was made they were its user's own choices, told
 on a command line and checked; here they are input. So all checks of a configuration run on it, and what could send
-something away or run code must be told once more, by `reproduce.change`.
+something away or run code must be told once more, by `reproduce.change` or beside `run.again`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _NAME: Final = re.compile(r"\w[\w.-]*")
 _AWAY: Final = ("base_url", "allow_remote", "api_key_env")  # of a judge that is a language model
 
 
-def check(config: Config, change: Mapping[str, Any], plan: Path) -> None:
+def check(config: Config, change: Mapping[str, Any], plan: Path, prefix: str = "+reproduce.change.") -> None:
     """Make sure that a configuration from a plan makes sense, and that what reaches beyond it was told here too.
 
     Args:
         config: as it would run, `change` in it.
         change: of this command.
         plan: the plan's file, for errors.
+        prefix: what stands before a key on the command line that changes it.
 
     Raises:
         UserError: a check of configurations found a fault, a name is no plain one, or a choice was not told here.
@@ -43,11 +44,11 @@ def check(config: Config, change: Mapping[str, Any], plan: Path) -> None:
         raise UserError(
             f"{plan}: its configuration cannot be run here:"
             + "".join(f"\n  - {_printable(fault)}" for fault in faults),
-            "with +reproduce.change.KEY=VALUE change what belongs to this machine; nothing was run",
+            f"with {prefix}KEY=VALUE change what belongs to this machine; nothing was run",
         )
     untold = {key: value for key, value in _reaching(config) if not _told(change, key)}
     if untold:
-        words = " ".join(shlex.quote(f"+reproduce.change.{key}={_hydra(value)}") for key, value in untold.items())
+        words = " ".join(shlex.quote(f"{prefix}{key}={_hydra(value)}") for key, value in untold.items())
         raise UserError(
             f"{plan}: it sends texts or keys away, or runs code or options that are not Holdfast's:"
             + "".join(f"\n  - {key}: {_hydra(value)}" for key, value in untold.items()),
@@ -97,7 +98,7 @@ def _judges(config: Config) -> dict[str, JudgeConfig]:
 
 
 def _faults(config: Config) -> list[str]:
-    raw: DictConfig = OmegaConf.create(_inert(asdict(config)))
+    raw: DictConfig = OmegaConf.create(inert(asdict(config)))
     ways = {f"evals.{name}": (name, *spec.variants) for name, spec in config.evals.items()}
     names = [
         f"{key}: {name!r} is no name of letters, digits and _.-: it becomes a file name"
@@ -111,12 +112,12 @@ def _faults(config: Config) -> list[str]:
         return [*names, str(error)]
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
     """Return a copy in which no text is an interpolation: what is checked is what runs, and nothing is looked up."""
     if isinstance(value, dict):
-        return {key: _inert(each) for key, each in value.items()}
+        return {key: inert(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_inert(each) for each in value]
+        return [inert(each) for each in value]
     return value.replace("${", "$(") if isinstance(value, str) else value
 
 

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from pipeline.config.compose import from_plain
-from pipeline.data.variants import base_name
 from pipeline.errors import UserError
-from pipeline.files import digest, read_json
-from pipeline.plan.digests import VERSION, differences, digested_config
-from pipeline.plan.earlier import writer
+from pipeline.plan.digests import differences, digested_config
 from pipeline.reproduce.consent import check
-from pipeline.reproduce.record import VERSION as RECORD_VERSION
+from pipeline.reproduce.planned import AGAIN, check_record, in_order, read_plan, read_record, typed
 from pipeline.reproduce.record import environments
 from pipeline.reproduce.results import Results, from_record, is_finished, read_results
-from pipeline.schema import REVIEW_STAGES, Config, ExportConfig, PlanConfig, ReportConfig, RunConfig, TrackConfig
+from pipeline.schema import REVIEW_STAGES, Config, ExportConfig, PlanConfig, ReportConfig, TrackConfig
 from pipeline.schema.cluster import ClusterConfig
 from pipeline.schema.contain import ContainConfig
 from pipeline.schema.publish import PublishConfig
@@ -29,7 +22,6 @@ from pipeline.store import RunFolder
 
 # What may be mended once a run is trained, so that its reproduction may need it too; its own plan.json shows it.
 _MENDED: Final = ("review.logit_tolerance", "budget.devices")
-AGAIN: Final = "finish it with the options that the run was made with"
 
 
 @dataclass(frozen=True)
@@ -56,36 +48,16 @@ def read_source(path: str) -> Source:
     """
     folder = RunFolder.of_run(path, "reproduce.run")
     with folder.undisturbed():
-        plan = dict(read_json(folder.plan))
-        record = dict(read_json(folder.reproduce)) if folder.reproduce.exists() else None
-        _check_record(folder, plan, record)
+        plan, record = read_plan(folder), read_record(folder)
+        check_record(folder, plan, record)
         results = _results(folder, record)
     if results.otherwise:
         raise UserError(
             f"reproduce.run: the verdict in {folder.root} is not read as registered ({', '.join(results.otherwise)})",
             "what is reproduced is the registered plan: read the run as registered first, with "
-            "stages=[score,analyse,report] and the options that it was made with",
+            f"run.again={folder.root} stages=[score,analyse,report]",
         )
     return Source(folder, plan, record, results)
-
-
-def _check_record(folder: RunFolder, plan: Mapping[str, Any], record: Mapping[str, Any] | None) -> None:
-    if plan.get("version") != VERSION:
-        raise UserError(
-            f"{folder.plan} was written by another Holdfast (version {plan.get('version')!r}, here {VERSION!r})",
-            f"run it again with {writer(plan)}",
-        )
-    if record is not None and record.get("version") != RECORD_VERSION:
-        raise UserError(
-            f"{folder.reproduce} was written by another Holdfast (version {record.get('version')!r}, here "
-            f"{RECORD_VERSION!r})",
-            f"{AGAIN}: it is then written anew",
-        )
-    if record is not None and record.get("plan_file_sha256") != digest(plan):
-        raise UserError(
-            f"{folder.reproduce} is not of the plan.json beside it",
-            "one of them was changed or comes from another run; bring back the two that belong together",
-        )
 
 
 def _results(folder: RunFolder, record: Mapping[str, Any] | None) -> Results:
@@ -126,7 +98,7 @@ def configuration(source: Source, config: ReproduceConfig, contain: ContainConfi
             "reproduce.change.contain: what becomes of adapters is no choice of the run's", "give contain.… by itself"
         )
     planned = source.plan["config"]
-    wanted = _ordered(deepcopy(dict(planned)), _order(source))
+    wanted = in_order(source.plan, source.record)
     _put(wanted, config.change)
     refused = [
         line
@@ -138,11 +110,11 @@ def configuration(source: Source, config: ReproduceConfig, contain: ContainConfi
             "reproduce.change: what can change a result is the plan's:" + "".join(f"\n  - {line}" for line in refused),
             "change only where things lie or are served, e.g. +reproduce.change.subject.path=FOLDER; nothing was run",
         )
-    made = _typed(source, wanted)
+    made = typed(source.folder.plan, wanted, "reproduce.change gives a wrong type")
     made = replace(
         made,
         stages=list(REVIEW_STAGES),
-        run=RunConfig(made.run.root, str(output_folder(source, config)), made.run.benchmarks),
+        run=replace(made.run, dir=str(output_folder(source, config))),
         review=replace(made.review, gate=False),
         track=TrackConfig(),
         plan=PlanConfig(),
@@ -155,39 +127,6 @@ def configuration(source: Source, config: ReproduceConfig, contain: ContainConfi
     )
     check(made, config.change, source.folder.plan)
     return made
-
-
-def _typed(source: Source, wanted: Mapping[str, Any]) -> Config:
-    try:
-        return from_plain(wanted)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(
-            f"{source.folder.plan}: config.{'.'.join(map(str, first['loc']))}: {first['msg']}",
-            "the plan was written by another Holdfast, or reproduce.change gives a wrong type",
-        ) from None
-
-
-def _order(source: Source) -> dict[str, list[str]]:
-    """Return the order of names that the record keeps; without one, as far as the plan's lists tell."""
-    if source.record is not None:
-        return dict(source.record["order"])
-    plan = source.plan
-    return {
-        "arms": [task["arm"] for task in plan["tasks"]],
-        "evals": [base_name(row["name"]) for row in plan["evals"]],
-        "panel": [facts["name"] for facts in plan["panel"]],
-    }
-
-
-def _ordered(node: dict[str, Any], order: Mapping[str, list[str]], key: str = "") -> dict[str, Any]:
-    """Return nested mappings with their keys in the order that is given for them, the rest behind."""
-    first = [name for name in dict.fromkeys(order.get(key, ())) if name in node]
-    names = [*first, *(name for name in node if name not in first)]
-    return {
-        name: _ordered(node[name], order, f"{key}.{name}".lstrip(".")) if isinstance(node[name], dict) else node[name]
-        for name in names
-    }
 
 
 def _put(node: dict[str, Any], change: Mapping[str, Any], above: str = "") -> None:

@@ -47,6 +47,7 @@ class RunConfig:
 
     root: str = "runs"  # the run folder is <root>/<name>-<first 8 of the plan's run_sha256>
     dir: str | None = None  # an explicit run folder instead
+    again: str | None = None  # a run folder: its options are taken, and it is the run folder
     benchmarks: str = "data"  # the folder in which the files of the benchmarks in conf/eval lie
 
 

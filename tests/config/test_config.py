@@ -357,7 +357,7 @@ def test_help_tells_the_commands_and_the_choices(tmp_path: Path) -> None:
     for words in ("holdfast experiment=smoke", "stages=[plan]", "release_review", "arm: ", "Exit codes"):
         assert words in shown.stdout
     for stage in ("score,analyse,report", "analyse,report", "export", "publish"):
-        assert f"holdfast … stages=[{stage}]" in shown.stdout  # without the run's options it would be the demo's
+        assert f"holdfast run.again=RUN stages=[{stage}]" in shown.stdout
     assert shown.stdout.count("2 inconclusive") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,111 @@
+"""`run.again=RUN`: a further command on a run that is there, without all of its options typed once more.
+
+What the run was planned with is taken from its plan.json; the words of this command stand on top. Choices of a command
+(its gate, what it publishes or exports, where jobs go) are not the run's and begin anew. A plan.json may have come from
+somebody else, so what sends texts away or runs code must be told here, too (`consent.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from pipeline.config.compose import all_told, chosen, groups, hydras_own, load, type_faults
+from pipeline.config.words import overrides, readable, unread
+from pipeline.errors import UserError
+from pipeline.schema import CompareConfig, Config, ExportConfig, PlanConfig, ReportConfig
+from pipeline.schema.cluster import ClusterConfig
+from pipeline.schema.publish import PublishConfig
+from pipeline.schema.reproduce import ReproduceConfig
+from pipeline.store import RunFolder
+
+KEY: Final = "run.again"
+# Which groups of conf/ a further command may choose from. Another subject, table, arm or eval is another run.
+_GROUPS: Final = ("judge", "panel", "review", "price", "track", "budget", "serve", "cluster")
+# What a command chooses for itself: in a further one it begins as it is by default.
+_OWN: Final[Mapping[str, Any]] = {
+    "plan": PlanConfig(),
+    "report": ReportConfig(),
+    "export": ExportConfig(),
+    "publish": PublishConfig(),
+    "compare": CompareConfig(),
+    "reproduce": ReproduceConfig(),
+    "cluster": ClusterConfig(),
+}
+
+
+def composed(arguments: Sequence[str]) -> Config:
+    """Return the configuration of a command: of the run that `run.again` names with what is given here, or composed.
+
+    Args:
+        arguments: the command line, without Hydra's own options where `run.again` is among them.
+
+    Raises:
+        UserError: there is no such run, another version wrote its plan, or the configuration has a fault.
+    """
+    words = readable(overrides(arguments))
+    if not any(word.partition("=")[0].lstrip("+") == KEY for word in words):
+        return load(arguments)
+    from pipeline.reproduce.consent import check, inert
+    from pipeline.reproduce.planned import typed
+
+    if hydras_own(arguments):
+        raise UserError(f"{KEY} goes with no option of Hydra's own, nor its keys", "see the run's own plan.json")
+    if bad := unread(words):
+        raise all_told(list(bad.values()))
+    given = OverridesParser.create().parse_overrides(words)
+    place = next(str(override.value()) for override in given if override.key_or_group == KEY)
+    folder = RunFolder.of_run(place, KEY)
+    change = _changes([override for override in given if override.key_or_group != KEY], folder.root)
+    plain = _changed(_planned(folder), change)
+    if faults := type_faults(inert(plain)):
+        raise all_told(faults)
+    made = typed(folder.plan, plain, "a value that is given here is of a wrong type")
+    check(made, _changed({}, change), folder.plan, prefix="")
+    return made
+
+
+def _planned(folder: RunFolder) -> dict[str, Any]:
+    """Return what the run was planned with, every key filled, and a command's own choices as they are by default."""
+    from pipeline.reproduce.planned import in_order, read_plan, read_record, typed
+
+    planned = asdict(typed(folder.plan, in_order(read_plan(folder), read_record(folder)), "is damaged"))
+    planned |= {key: asdict(fresh) for key, fresh in _OWN.items()}
+    planned["run"] |= {"dir": str(folder.root), "again": None}
+    planned["review"]["gate"] = False
+    return planned
+
+
+def _changes(given: Sequence[Override], root: Path) -> list[tuple[str, Any]]:
+    """Return what this command changes, key and value: first what a file of conf/ holds that it chooses, then words."""
+    known = groups()
+    files = [override for override in given if override.key_or_group in known]
+    for override in given:
+        name, word = override.key_or_group, str(override.input_line)
+        if (override in files and name not in _GROUPS) or override.is_delete() or "${" in word:
+            raise UserError(f"{word}: does not go with {KEY}", f"leave {KEY} out and give all options of the run")
+        if name == "run.dir" and Path(str(override.value())).expanduser().resolve() != root.resolve():
+            raise UserError(f"run.dir: the run folder is {root}, which {KEY} names", "leave run.dir out")
+    at = [override.package or override.key_or_group for override in files]
+    held = chosen([str(override.input_line) for override in files], at) if files else {}
+    words = [
+        (each.key_or_group, each.value()) for each in given if each not in files and each.key_or_group != "run.dir"
+    ]
+    return [*held.items(), *words]
+
+
+def _changed(node: dict[str, Any], change: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return nested mappings with some keys set; what takes the place of a mapping takes it whole."""
+    for key, value in change:
+        inner, (*above, last) = node, key.split(".")
+        for part in above:
+            if not isinstance(inner.setdefault(part, {}), dict):
+                inner[part] = {}
+            inner = inner[part]
+        inner[last] = value
+    return node

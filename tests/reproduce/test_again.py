@@ -1,0 +1,209 @@
+"""`run.again=RUN`: a further command on a run takes its options from the plan, and what is given changes them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run_main
+from finished_run import finish, read, what_stands, words
+
+from pipeline.config.compose import load
+from pipeline.errors import UserError
+from pipeline.multirun import multirun
+from pipeline.plan.digests import digested_config
+from pipeline.reproduce.again import composed
+from pipeline.schema import LlmJudgeConfig
+
+LAX = ["judge.name=lax", 'judge.refused=["i can\'t"]', "judge.partial=[]"]  # blind to the refusals of the last step
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A run of options that are nobody's default, trained and asked."""
+    place = tmp_path_factory.mktemp("again")
+    finish([*words(place, tiny_folder), f"run.dir={place / 'run'}", "review.refusal_threshold=0.4", "panel=none"])
+    return place
+
+
+@pytest.fixture
+def run(master: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(master / "run", tmp_path / "run"))
+
+
+def changed(run: Path, key: str, value: Any) -> None:
+    """Let the plan say something else, as that of somebody else may."""
+    plan = read(run, "plan.json")
+    *above, last = key.split(".")
+    node = plan["config"]
+    for part in above:
+        node = node[part]
+    node[last] = value
+    (run / "plan.json").write_text(json.dumps(plan))
+
+
+def test_the_options_are_the_runs_own(master: Path, tiny_folder: Path) -> None:
+    typed = load(
+        [*words(master, tiny_folder), f"run.dir={master / 'run'}", "review.refusal_threshold=0.4", "panel=none"]
+    )
+    found = composed([f"run.again={master / 'run'}"])
+    assert asdict(found) == asdict(typed)
+    assert list(found.evals) == list(typed.evals), "in their order, which plan.json does not keep"
+
+
+def test_without_it_a_command_is_composed_as_ever() -> None:
+    assert composed(["experiment=smoke"]) == load(["experiment=smoke"])
+
+
+def test_the_gate_takes_the_run_and_nothing_else(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = what_stands(run)
+    asked = [f"run.again={run}", "stages=[score,analyse,report]"]
+    said = run_main([*asked, "review.gate=true"], monkeypatch, capsys, 1)
+    assert "holdfast: gate: collapses (exit code 1)" in said.err  # 15 of 90 are refused at the last step, under 0.4
+    assert what_stands(run) == before
+    assert read(run, "verdict.json")["thresholds"]["refusal"] == 0.4
+    assert read(run, "verdict.json")["post_hoc"] == {}
+    said = run_main(asked, monkeypatch, capsys)
+    assert "holdfast: gate" not in said.err, "the gate was that command's, not the run's"
+
+
+def test_what_is_given_stands_on_top_and_is_told_as_post_hoc(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_main([f"run.again={run}", "stages=[score,analyse,report]", *LAX], monkeypatch, capsys)
+    post_hoc = read(run, "verdict.json")["post_hoc"]
+    assert post_hoc["judge"]["used"]["name"] == "lax"
+    assert set(post_hoc) == {"judge", "judge.refused", "judge.partial"}
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        (["judge=local"], "judge.kind", "local"),
+        (["judge=strongreject", "judge.llm.model=m", "judge.llm.revision=r"], "judge.llm.model", "m"),
+        (["panel=local_pattern"], "panel.pattern.kind", "pattern"),
+        (["+judge@panel.other=local", "panel.other.max_repeat=9"], "panel.other.max_repeat", 9),
+        (["review.bootstrap=7"], "review.bootstrap", 7),
+        (["run.benchmarks=/elsewhere"], "run.benchmarks", "/elsewhere"),
+        (["track=wandb_offline"], "track.kind", "wandb"),
+        (["seeds=[3,4]"], "seeds", [3, 4]),
+        (["review.owner=My Lab, Inc."], "review.owner", "My Lab, Inc."),
+    ],
+)
+def test_a_word_changes_what_it_names_alone(master: Path, given: list[str], key: str, value: Any) -> None:
+    before, found = (asdict(composed([f"run.again={master / 'run'}", *more])) for more in ([], given))
+    node: Any = found
+    for part in key.split("."):
+        node = node[part]
+    assert node == value
+    top = key.split(".", maxsplit=1)[0]
+    assert {name for name in found if found[name] != before[name]} == {top}
+
+
+def test_a_judge_of_a_file_is_the_one_that_a_whole_command_would_have(master: Path, tiny_folder: Path) -> None:
+    given = ["judge=strongreject", "judge.llm.model=m", "judge.llm.revision=r", "panel=local_pattern"]
+    whole = load([*words(master, tiny_folder), "review.refusal_threshold=0.4", *given])
+    found = composed([f"run.again={master / 'run'}", *given])
+    assert digested_config(asdict(found)) == digested_config(asdict(whole))
+    assert found.judge == whole.judge
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["run.again=nowhere"], "run.again: there is no run in"),
+        (["experiment=smoke"], "experiment=smoke: does not go with run.again"),
+        (["eval=[refusal]"], "does not go with run.again"),
+        (["~panel"], "~panel: does not go with run.again"),
+        (["review.owner=${name}"], "does not go with run.again"),
+        (["run.dir=elsewhere"], "which run.again names"),
+        (["--cfg", "job"], "run.again goes with no option of Hydra's own"),
+        (["review.refusal_treshold=0.1"], "unknown key; did you mean refusal_threshold"),
+        (["seeds=many"], "seeds: expected"),
+        (["judge=nobody"], "Could not find 'judge/nobody'"),
+        (["review.refusal_threshold=2"], "review.refusal_threshold"),
+    ],
+)
+def test_a_fault_is_told_in_one_message(
+    run: Path, more: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = what_stands(run)
+    asked = more if more[0].startswith("run.again") else [f"run.again={run}", *more]
+    assert told in run_main(asked, monkeypatch, capsys, 2).err
+    assert what_stands(run) == before
+
+
+def test_other_seeds_are_another_run(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = run_main([f"run.again={run}", "stages=[analyse,report]", "seeds=[7]"], monkeypatch, capsys, 2)
+    assert "seeds" in said.err
+
+
+def test_a_plan_of_somebody_else_sends_nothing_away_by_itself(run: Path) -> None:
+    llm = asdict(LlmJudgeConfig(model="m", revision="r", base_url="http://198.51.100.7/v1", allow_remote=True))
+    for key, value in (("judge.kind", "llm"), ("judge.llm", llm)):
+        changed(run, key, value)
+    with pytest.raises(UserError, match="it sends texts or keys away") as error:
+        composed([f"run.again={run}"])
+    assert 'judge.llm.base_url="http://198.51.100.7/v1"' in error.value.remedy
+    assert "reproduce.change" not in error.value.remedy
+    said = shlex.split(error.value.remedy.split("say so: ")[1].split("; nothing")[0])
+    told = composed([f"run.again={run}", *said]).judge.llm
+    assert told is not None
+    assert (told.base_url, told.allow_remote) == (llm["base_url"], True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("review.gate", True),
+        ("publish.draft", False),
+        ("report.include_text", True),
+        ("export.include_text", True),
+        ("cluster.kind", "slurm"),
+        ("cluster.slurm.setup", ["touch /tmp/never"]),
+    ],
+)
+def test_a_choice_of_an_earlier_command_is_not_made_again(run: Path, key: str, value: Any) -> None:
+    changed(run, key, value)
+    node: Any = asdict(composed([f"run.again={run}"]))
+    for part in key.split("."):
+        node = node[part]
+    assert node != value
+
+
+def test_a_plan_of_another_version_is_refused_and_a_record_of_one_is_written_anew(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [f"run.again={run}", "stages=[score,analyse,report]"]
+    run_main(asked, monkeypatch, capsys)
+    record = read(run, "reproduce.json")
+    for other in ({"version": 0}, {"version": 0, "order": record["order"], "plan_file_sha256": "f" * 64}):
+        (run / "reproduce.json").write_text(json.dumps(other))
+        assert composed(asked).seeds == [0]
+    (run / "reproduce.json").unlink()
+    plan = read(run, "plan.json")
+    (run / "plan.json").write_text(json.dumps(plan | {"version": 0}))
+    assert "was written by another Holdfast (version 0" in run_main(asked, monkeypatch, capsys, 2).err
+
+
+def test_several_runs_by_one_command(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    assert multirun(["-m", f"run.again={run},{other}", "stages=[score,analyse,report]"]) == 0
+    assert "2 runs, exit codes: run 1: 0, run 2: 0" in capfd.readouterr().err
+    assert all((folder / "report.html").exists() for folder in (run, other))
+
+
+def test_a_text_of_the_plan_looks_nothing_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_MINE", "s3cret")
+    changed(run, "review.owner", "${oc.env:SECRET_OF_MINE}")
+    assert composed([f"run.again={run}"]).review.owner == "${oc.env:SECRET_OF_MINE}"
