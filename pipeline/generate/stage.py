@@ -60,6 +60,7 @@ def generate(work: Workspace, tracker: Tracker) -> None:
     tasks = pending(work, asked)  # Inspect's
     unproved = [rung for rung in asked if rung.id not in proofs(work)]
     if not todo and not tasks and not unproved and UNLOADED in proofs(work):
+        _tell_complete(work)
         return _contain(work, rungs)
     require_whole(work.folder, rungs)
     before = work.ledger.spent(STAGE)
@@ -73,6 +74,13 @@ def generate(work: Workspace, tracker: Tracker) -> None:
             "The budget ended before every reply was generated; what is missing is reported as such.", style="yellow"
         )
     _contain(work, rungs)
+
+
+def _tell_complete(work: Workspace) -> None:
+    """Let the ledger say that all is measured, where a kill came between the last reply and that."""
+    if work.ledger.ending(STAGE, "", -1) is None:
+        with work.ledger.attempt(STAGE) as attempt:
+            attempt.detail = "complete"
 
 
 def _is_spent(work: Workspace, allowance: Allowance, todo: Sequence[Cell], unproved: Sequence[Rung]) -> bool:

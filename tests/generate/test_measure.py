@@ -93,6 +93,23 @@ def test_a_kill_within_the_destruction_is_made_good_and_the_run_is_scored(
     assert (run / "report.html").exists()
 
 
+def test_a_kill_after_the_last_reply_leaves_no_measuring_that_is_not_done(
+    run: Path, work: Any, tmp_path: Path, tiny_folder: Path
+) -> None:
+    def again() -> Any:
+        return opened(said(run, tmp_path, tiny_folder))
+
+    cut_off = work.ledger.attempt(measure.STAGE)
+    cut_off.__enter__()  # and it never ends
+    assert again().ledger.ending(measure.STAGE, "", -1) is None
+    generate(again(), NullTracker())
+    rows = again().ledger.attempts()
+    assert again().ledger.ending(measure.STAGE, "", -1) == "complete"
+    assert again().ledger.spent(measure.STAGE).device_seconds < 1.0
+    generate(again(), NullTracker())
+    assert again().ledger.attempts() == rows
+
+
 def test_replies_that_were_lost_do_not_hold_the_destruction_up(work: Any) -> None:
     """They cannot be made good once it has begun, and it goes on whatever else is refused."""
     lose_a_reply(work)
