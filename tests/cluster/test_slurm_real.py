@@ -78,7 +78,8 @@ def timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: timeless(item) for key, item in value.items() if key not in TIMES}
     if isinstance(value, str):
-        return re.sub(r"\([\d.,]+ device-seconds[^)]*\)", "(a price)", value)
+        priced = re.sub(r"\([\d.,]+ device-seconds[^)]*\)", "(a price)", value)
+        return re.sub(r"up to (\d+ steps), [\d.,]+ device-seconds", r"up to \1", priced)
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 
