@@ -8,7 +8,7 @@ somebody else, so what sends texts away or runs code must be told here, too (`co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,13 +61,15 @@ def composed(arguments: Sequence[str]) -> Config:
     given = OverridesParser.create().parse_overrides(words)
     place = next(str(override.value()) for override in given if override.key_or_group == KEY)
     folder = RunFolder.of_run(place, KEY)
-    change = _changes([override for override in given if override.key_or_group != KEY], folder.root)
+    change = _changes([override for override in given if override.key_or_group != KEY])
     plain = _changed(_planned(folder), change)
     if faults := type_faults(inert(plain)):
         raise all_told(faults)
     made = typed(folder.plan, plain, "a value that is given here is of a wrong type")
+    if Path(made.run.dir or "").expanduser().resolve() != folder.root.resolve():
+        raise UserError(f"run.dir: the run folder is {folder.root}, which {KEY} names", "leave run.dir out")
     check(made, _changed({}, change), folder.plan, prefix="")
-    return made
+    return replace(made, run=replace(made.run, dir=str(folder.root), again=None))
 
 
 def _planned(folder: RunFolder) -> dict[str, Any]:
@@ -81,31 +83,35 @@ def _planned(folder: RunFolder) -> dict[str, Any]:
     return planned
 
 
-def _changes(given: Sequence[Override], root: Path) -> list[tuple[str, Any]]:
+def _changes(given: Sequence[Override]) -> list[tuple[str, Any]]:
     """Return what this command changes, key and value: first what a file of conf/ holds that it chooses, then words."""
     known = groups()
-    files = [override for override in given if override.key_or_group in known]
+    files = [each for each in given if each.key_or_group in known and not isinstance(each.value(), Mapping)]
     for override in given:
         name, word = override.key_or_group, str(override.input_line)
         if (override in files and name not in _GROUPS) or override.is_delete() or "${" in word:
             raise UserError(f"{word}: does not go with {KEY}", f"leave {KEY} out and give all options of the run")
-        if name == "run.dir" and Path(str(override.value())).expanduser().resolve() != root.resolve():
-            raise UserError(f"run.dir: the run folder is {root}, which {KEY} names", "leave run.dir out")
     at = [override.package or override.key_or_group for override in files]
     held = chosen([str(override.input_line) for override in files], at) if files else {}
-    words = [
-        (each.key_or_group, each.value()) for each in given if each not in files and each.key_or_group != "run.dir"
-    ]
-    return [*held.items(), *words]
+    words = [(each.key_or_group, each.value()) for each in given if each not in files]
+    return [*((key, None) for key in held), *held.items(), *words]  # a file is taken whole
 
 
 def _changed(node: dict[str, Any], change: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return nested mappings with some keys set; what takes the place of a mapping takes it whole."""
+    """Return nested mappings with some keys set; a mapping sets the keys that it holds, as Hydra has it."""
     for key, value in change:
         inner, (*above, last) = node, key.split(".")
         for part in above:
             if not isinstance(inner.setdefault(part, {}), dict):
                 inner[part] = {}
             inner = inner[part]
-        inner[last] = value
+        _merge(inner, {last: value})
     return node
+
+
+def _merge(node: dict[str, Any], change: Mapping[str, Any]) -> None:
+    for name, value in change.items():
+        if isinstance(value, Mapping) and isinstance(node.get(name), dict):
+            _merge(node[name], value)
+        else:
+            node[name] = value

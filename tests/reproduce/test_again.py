@@ -92,6 +92,8 @@ def test_what_is_given_stands_on_top_and_is_told_as_post_hoc(
         (["panel=local_pattern"], "panel.pattern.kind", "pattern"),
         (["+judge@panel.other=local", "panel.other.max_repeat=9"], "panel.other.max_repeat", 9),
         (["review.bootstrap=7"], "review.bootstrap", 7),
+        (["review={bootstrap: 7}"], "review.bootstrap", 7),
+        (["run={benchmarks: /elsewhere}"], "run.benchmarks", "/elsewhere"),
         (["run.benchmarks=/elsewhere"], "run.benchmarks", "/elsewhere"),
         (["track=wandb_offline"], "track.kind", "wandb"),
         (["seeds=[3,4]"], "seeds", [3, 4]),
@@ -116,6 +118,11 @@ def test_a_judge_of_a_file_is_the_one_that_a_whole_command_would_have(master: Pa
     assert found.judge == whole.judge
 
 
+def test_keys_in_braces_are_set_beside_those_that_the_run_has(run: Path) -> None:
+    changed(run, "budget.device_seconds", None)  # the demo has a cap
+    assert composed([f"run.again={run}", "budget={usd: 5}"]) == composed([f"run.again={run}", "budget.usd=5"])
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -125,6 +132,7 @@ def test_a_judge_of_a_file_is_the_one_that_a_whole_command_would_have(master: Pa
         (["~panel"], "~panel: does not go with run.again"),
         (["review.owner=${name}"], "does not go with run.again"),
         (["run.dir=elsewhere"], "which run.again names"),
+        (["run={dir: elsewhere}"], "which run.again names"),
         (["--cfg", "job"], "run.again goes with no option of Hydra's own"),
         (["review.refusal_treshold=0.1"], "unknown key; did you mean refusal_threshold"),
         (["seeds=many"], "seeds: expected"),
@@ -135,6 +143,7 @@ def test_a_judge_of_a_file_is_the_one_that_a_whole_command_would_have(master: Pa
 def test_a_fault_is_told_in_one_message(
     run: Path, more: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(run.parent)  # where a run that should not begin would leave its folder
     before = what_stands(run)
     asked = more if more[0].startswith("run.again") else [f"run.again={run}", *more]
     assert told in run_main(asked, monkeypatch, capsys, 2).err
