@@ -1,8 +1,8 @@
 """`run.again=RUN`: a further command on a run that is there, without all of its options typed once more.
 
 What the run was planned with is taken from its plan.json; the words of this command stand on top. Choices of a command
-(its gate, what it publishes or exports, where jobs go) are not the run's and begin anew. A plan.json may have come from
-somebody else, so what sends texts away or runs code must be told here, too (`consent.py`).
+(its stages, its gate, what it publishes or purges, where jobs go) are not the run's and begin anew. A plan.json may
+have come from somebody else, so what sends texts away or runs code must be told here, too (`consent.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from pipeline.config.compose import all_told, chosen, groups, hydras_own, load, type_faults
 from pipeline.config.words import overrides, readable, unread
 from pipeline.errors import UserError
-from pipeline.schema import CompareConfig, Config, ExportConfig, PlanConfig, ReportConfig
+from pipeline.schema import REVIEW_STAGES, CompareConfig, Config, ExportConfig, PlanConfig, ReportConfig
 from pipeline.schema.cluster import ClusterConfig
 from pipeline.schema.publish import PublishConfig
 from pipeline.schema.reproduce import ReproduceConfig
@@ -80,6 +80,8 @@ def _planned(folder: RunFolder) -> dict[str, Any]:
     planned |= {key: asdict(fresh) for key, fresh in _OWN.items()}
     planned["run"] |= {"dir": str(folder.root), "again": None}
     planned["review"]["gate"] = False
+    planned["stages"] = list(REVIEW_STAGES)
+    planned["contain"] |= {"run": None, "now": False}  # another run's purge
     return planned
 
 

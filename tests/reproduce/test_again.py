@@ -174,6 +174,11 @@ def test_a_plan_of_somebody_else_sends_nothing_away_by_itself(run: Path) -> None
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("stages", ["train", "generate"]),
+        ("stages", ["publish"]),
+        ("stages", ["purge"]),
+        ("contain.run", "/another/run"),
+        ("contain.now", True),
         ("review.gate", True),
         ("publish.draft", False),
         ("report.include_text", True),
