@@ -134,6 +134,12 @@ def _reaching(config: Config) -> Iterator[tuple[str, Any]]:
             yield f"evals.{name}.task", spec.task
     if "/" in (config.subject.attention or ""):  # transformers fetches such a kernel from the Hub, and loads it
         yield "subject.attention", config.subject.attention
+    track = config.track
+    online = track.kind == "wandb" and track.mode == "online"
+    if online:
+        yield "track.mode", track.mode
+    if track.entity and (online or ("publish" in config.stages and not config.publish.entity)):
+        yield "track.entity", track.entity
 
 
 def _told(change: Mapping[str, Any], key: str) -> bool:

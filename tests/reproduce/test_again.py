@@ -171,6 +171,20 @@ def test_a_plan_of_somebody_else_sends_nothing_away_by_itself(run: Path) -> None
     assert (told.base_url, told.allow_remote) == (llm["base_url"], True)
 
 
+def test_a_plan_of_somebody_else_sends_nothing_to_their_project(run: Path) -> None:
+    changed(run, "track.entity", "somebody")
+    assert composed([f"run.again={run}"]).track.entity == "somebody", "nothing is sent"
+    assert composed([f"run.again={run}", "stages=[publish]", "publish.entity=us"]).publish.entity == "us"
+    with pytest.raises(UserError, match=r"track\.entity: somebody"):
+        composed([f"run.again={run}", "stages=[publish]"])
+    changed(run, "track.kind", "wandb")
+    changed(run, "track.mode", "online")
+    with pytest.raises(UserError, match=r"track\.mode: online\n  - track\.entity: somebody"):
+        composed([f"run.again={run}"])
+    assert composed([f"run.again={run}", "track=wandb_online"]).track.entity is None
+    assert composed([f"run.again={run}", "track.mode=offline"]).track.mode == "offline"
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
