@@ -59,8 +59,10 @@ def composed(arguments: Sequence[str]) -> Config:
     if bad := unread(words):
         raise all_told(list(bad.values()))
     given = OverridesParser.create().parse_overrides(words)
-    place = next(str(override.value()) for override in given if override.key_or_group == KEY)
-    folder = RunFolder.of_run(place, KEY)
+    place = [override.value() for override in given if override.key_or_group == KEY][-1]
+    if place is None:
+        return load(arguments)
+    folder = RunFolder.of_run(str(place), KEY)
     change = _changes([override for override in given if override.key_or_group != KEY])
     plain = _changed(_planned(folder), change)
     if faults := type_faults(inert(plain)):

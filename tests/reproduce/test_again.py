@@ -58,6 +58,12 @@ def test_the_options_are_the_runs_own(master: Path, tiny_folder: Path) -> None:
 
 def test_without_it_a_command_is_composed_as_ever() -> None:
     assert composed(["experiment=smoke"]) == load(["experiment=smoke"])
+    assert composed(["experiment=smoke", "run.again=null"]) == load(["experiment=smoke"])
+
+
+def test_of_two_that_are_named_the_last_is_meant(master: Path) -> None:
+    again = f"run.again={master / 'run'}"
+    assert composed(["run.again=nowhere", again]) == composed([again])
 
 
 def test_the_gate_takes_the_run_and_nothing_else(
