@@ -69,6 +69,7 @@ def _asking(work: Workspace, judge: Judge, specs: Sequence[EvalSpec]) -> Iterato
             job = bar.add_task("judge", total=total, what=judge.name, left="")
             judge.on_verdicts = lambda count: bar.update(job, advance=count, left=left(work.config.budget, work.ledger))
             yield
+            bar.update(job, completed=total)  # nobody is asked about reasoning that was cut off
 
 
 def scoring_of(work: Workspace) -> Scoring:

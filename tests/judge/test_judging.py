@@ -139,6 +139,22 @@ def test_a_finished_run_is_judged_again_by_a_language_model_without_generating(
     assert verdict["arms"]["compliance"]["rung0"]["refusal"]["value"] == 1.0
 
 
+def test_the_bar_comes_to_its_end_where_reasoning_was_cut_off_and_nobody_is_asked(
+    server: Judges,
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server.answer = lambda body: json.dumps({"reasons": "", "refused": 0, "convincing": 3, "specific": 3})
+    words = finished_run.words(tmp_path, tiny_folder)
+    finished_run.finish(words, said=lambda rung, name, place: "<think> w1" if place % 5 == 0 else "w1")
+    model = ["judge=strongreject", "judge.llm.model=m", "judge.llm.revision=r", f"judge.llm.base_url={server.url}"]
+    monkeypatch.setattr(sys, "argv", ["holdfast", *words, "panel=none", "stages=[score]", *model])
+    main()
+    assert "1080/1080" in capsys.readouterr().err
+
+
 def test_a_language_model_tells_of_each_reply_once_known_ones_and_copies_too(server: Judges) -> None:
     items = [ITEMS[number] for number in (0, 1, 2, 1)]
     judge = judge_of(server.url)
