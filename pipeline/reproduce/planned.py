@@ -19,6 +19,7 @@ from pipeline.reproduce.record import VERSION as RECORD_VERSION
 from pipeline.schema import Config
 from pipeline.store import RunFolder
 
+_PARTS: Final = {"config": dict, "tasks": list, "evals": list, "panel": list}  # which are read here
 AGAIN: Final = "finish it: holdfast run.again= with its folder"
 
 
@@ -26,7 +27,7 @@ def read_plan(folder: RunFolder) -> dict[str, Any]:
     """Return a run's plan.
 
     Raises:
-        UserError: another version wrote it.
+        UserError: another version wrote it, or it lacks a part that every plan has.
     """
     plan = dict(read_json(folder.plan))
     if plan.get("version") != VERSION:
@@ -34,6 +35,9 @@ def read_plan(folder: RunFolder) -> dict[str, Any]:
             f"{folder.plan} was written by another Holdfast (version {plan.get('version')!r}, here {VERSION!r})",
             f"run it again with {writer(plan)}",
         )
+    damaged = [key for key, kind in _PARTS.items() if not isinstance(plan.get(key), kind)]
+    if damaged:
+        raise UserError(f"{folder.plan} is damaged: it has no {', '.join(damaged)}", "bring back the file as it was")
     return plan
 
 

@@ -230,6 +230,15 @@ def test_a_plan_of_another_version_is_refused_and_a_record_of_one_is_written_ane
     assert "was written by another Holdfast (version 0" in run_main(asked, monkeypatch, capsys, 2).err
 
 
+@pytest.mark.parametrize("part", ["config", "tasks", "evals", "panel"])
+def test_a_plan_that_lacks_a_part_is_damaged(run: Path, part: str) -> None:
+    plan = read(run, "plan.json")
+    for other in ({key: value for key, value in plan.items() if key != part}, plan | {part: None}):
+        (run / "plan.json").write_text(json.dumps(other))
+        with pytest.raises(UserError, match=f"is damaged: it has no {part}"):
+            composed([f"run.again={run}"])
+
+
 def test_several_runs_by_one_command(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     other = shutil.copytree(run, tmp_path / "other")
     assert multirun(["-m", f"run.again={run},{other}", "stages=[score,analyse,report]"]) == 0
