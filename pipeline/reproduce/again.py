@@ -27,6 +27,7 @@ from pipeline.store import RunFolder
 KEY: Final = "run.again"
 # Which groups of conf/ a further command may choose from. Another subject, table, arm or eval is another run.
 _GROUPS: Final = ("judge", "panel", "review", "price", "track", "budget", "serve", "cluster")
+_WITHIN: Final = ("run.root", "run.benchmarks", "task")  # what the plan holds as paths and tasks already
 # What a command chooses for itself: in a further one it begins as it is by default.
 _OWN: Final[Mapping[str, Any]] = {
     "plan": PlanConfig(),
@@ -95,6 +96,11 @@ def _changes(given: Sequence[Override]) -> list[tuple[str, Any]]:
         name, word = override.key_or_group, str(override.input_line)
         if (override in files and name not in _GROUPS) or override.is_delete() or "${" in word:
             raise UserError(f"{word}: does not go with {KEY}", f"leave {KEY} out and give all options of the run")
+        if name in _WITHIN:
+            raise UserError(
+                f"{name}: does not go with {KEY}: the run's plan has made paths of it",
+                "where a file lies elsewhere now, name it, e.g. evals.NAME.table.path=FILE",
+            )
     at = [override.package or override.key_or_group for override in files]
     held = chosen([str(override.input_line) for override in files], at) if files else {}
     words = [(each.key_or_group, each.value()) for each in given if each not in files]
