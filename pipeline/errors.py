@@ -46,7 +46,8 @@ class InstrumentError(Exception):
 def boundary() -> Iterator[None]:
     """Print a `UserError` (or a full disk, whoever met it) as one clear message and leave with 2; Ctrl-C with 130."""
     try:
-        yield
+        with _interrupts_as_such():
+            yield
     except UserError as error:
         print(f"holdfast: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
@@ -68,6 +69,20 @@ def boundary() -> Iterator[None]:
             file=sys.stderr,
         )
         raise SystemExit(EXIT_USER_ERROR) from None
+
+
+@contextmanager
+def _interrupts_as_such() -> Iterator[None]:
+    """Raise what Ctrl-C became as what it was: within OmegaConf it ends in an error of OmegaConf's own."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _full(error: Exception) -> tuple[str, str] | None:

@@ -36,6 +36,27 @@ def test_a_fault_is_one_message_and_an_exit_code(
     assert told.count("holdfast:") == 1
 
 
+@pytest.mark.parametrize("last", [AttributeError("no attribute"), UserError("the configuration cannot be composed")])
+def test_an_interrupt_that_a_library_turned_into_an_error_is_told_as_an_interrupt(
+    last: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As OmegaConf does, where Ctrl-C comes while it holds a flag: its clean-up fails, and that is formatted anew."""
+
+    def library() -> None:
+        try:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise ValueError("half made")
+        except ValueError:
+            raise last from None
+
+    with pytest.raises(SystemExit) as end, boundary():
+        library()
+    assert end.value.code == 130
+    assert capsys.readouterr().err.startswith("holdfast: interrupted")
+
+
 def test_a_full_disk_that_a_writer_in_rust_meets_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     words = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
     with pytest.raises(SystemExit) as end, boundary():
