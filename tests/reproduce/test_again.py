@@ -246,6 +246,13 @@ def test_several_runs_by_one_command(run: Path, tmp_path: Path, capfd: pytest.Ca
     assert all((folder / "report.html").exists() for folder in (run, other))
 
 
+def test_a_run_goes_on_with_as_many_threads(run: Path) -> None:
+    """Sums in another order would end a ladder in other weights than undisturbed."""
+    changed(run, "cluster.threads", 1)
+    assert composed([f"run.again={run}"]).cluster.threads == 1
+    assert composed([f"run.again={run}", "cluster.threads=2"]).cluster.threads == 2
+
+
 def test_a_text_of_the_plan_looks_nothing_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_MINE", "s3cret")
     changed(run, "review.owner", "${oc.env:SECRET_OF_MINE}")
