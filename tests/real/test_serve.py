@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import subprocess
@@ -137,17 +138,26 @@ def test_rung_0_answers_alike_whether_or_not_adapters_are_under_way(
 def test_seats_are_filled_as_simulated_and_more_requests_under_way_fill_more(
     server: Server, adapters: dict[str, Path], tiny_subject: Any, tmp_path: Path
 ):
-    """Every sixteenth token ends a reply, so that lengths differ; vLLM counts its steps itself."""
-    real, simulated = {}, {}
-    for under_way in (4, 16):
-        config = replace(CONFIG, batch_size=16, in_flight=under_way)
-        place = tmp_path / str(under_way)
-        real[under_way], requests = steps_of(server, config, adapters, tiny_subject.subject, place)
-        simulated[under_way] = seated(requests, CONFIG.max_num_seqs, config.max_loras or 0, under_way).steps
-    assert simulated[16] < 0.8 * simulated[4]
-    assert real[16] < 0.9 * real[4], (real, simulated)
-    for under_way, steps in real.items():  # a request takes some steps to arrive, and its prompts one or two
-        assert simulated[under_way] <= steps < 2 * simulated[under_way], (real, simulated)
+    """Every sixteenth token ends a reply, so that lengths differ; vLLM counts its steps itself.
+
+    While another process has the cores, a request arrives late and the engine steps without it. So steps are only
+    ever added, and the fewest of several turns are those of the engine.
+    """
+    real: dict[int, float] = {4: math.inf, 16: math.inf}
+    for turn in range(5):
+        simulated = {}
+        for under_way in (4, 16):
+            config = replace(CONFIG, batch_size=16, in_flight=under_way)
+            place = tmp_path / f"{under_way}-{turn}"
+            steps, requests = steps_of(server, config, adapters, tiny_subject.subject, place)
+            simulated[under_way] = seated(requests, CONFIG.max_num_seqs, config.max_loras or 0, under_way).steps
+            assert simulated[under_way] <= steps, (steps, simulated)
+            real[under_way] = min(real[under_way], steps)
+        assert simulated[16] < 0.8 * simulated[4]
+        # a request takes some steps to arrive, and its prompts one or two
+        if real[16] < 0.9 * real[4] and all(steps < 2 * simulated[under_way] for under_way, steps in real.items()):
+            return
+    pytest.fail(f"steps {real}, simulated {simulated}")
 
 
 def steps_of(
