@@ -99,8 +99,8 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
-    """Read a JSON file of the run folder.
+def read_json(path: Path, kind: type = dict, *, mend: str = "delete it and run the same command again") -> Any:
+    """Read a JSON file of the run folder. `mend` is what to do with a damaged one that this command does not write.
 
     Raises:
         UserError: the file is missing or damaged, or holds something else than a `kind`.
@@ -113,7 +113,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "run the stage that writes it first, e.g. without stages=[…]") from None
     except (ValueError, IsADirectoryError) as error:
-        raise UserError(f"{path} is damaged: {error}", "delete it and run the same command again") from None
+        raise UserError(f"{path} is damaged: {error}", mend) from None
 
 
 def force(path: Path) -> None:

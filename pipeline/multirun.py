@@ -26,10 +26,11 @@ from pipeline.config.words import readable, unread
 from pipeline.errors import EXIT_INSTRUMENT, UserError
 from pipeline.files import digest
 from pipeline.plan.digests import digested_config, reply_config
-from pipeline.reproduce.again import composed
+from pipeline.reproduce.again import KEY, composed
 from pipeline.schema import Config
 
 FLAGS: Final = ("-m", "--multirun")
+_EACH_ITS_FOLDER: Final = "give each a folder by hand, in a command of its own with run.dir=FOLDER"
 _PLUGINS: Final = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep")
 
 
@@ -79,10 +80,12 @@ def multirun(arguments: Sequence[str]) -> int:
     for place, job in enumerate(planned, start=1):
         config = composed(job)
         if config.stages[0] not in ALONE and (first := seen.setdefault(_folder(config), place)) != place:
+            again = any(word.lstrip("+").startswith(f"{KEY}=") for word in job)
             raise UserError(
-                f"-m: runs {first} and {place} would share one folder: what differs between them changes no reply",
-                "give each a folder by hand, in a command of its own with run.dir=FOLDER; or read the replies of one "
-                "run by several judges with panel=; nothing was run",
+                f"-m: runs {first} and {place} would share one folder: "
+                + (f"{KEY} names it in both" if again else "what differs between them changes no reply"),
+                ("give each a command of its own" if again else _EACH_ITS_FOLDER)
+                + "; or read the replies of one run by several judges with panel=; nothing was run",
             )
     codes = []
     for place, job in enumerate(planned, start=1):

@@ -83,6 +83,14 @@ def test_runs_that_would_share_a_folder_are_refused(swept: tuple[str, ...]) -> N
     assert "panel=" in caught.value.remedy
 
 
+def test_one_run_taken_up_twice_is_told_by_what_names_it(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = finish(words(tmp_path, tiny_folder))
+    with pytest.raises(UserError, match=r"share one folder: run\.again names it in both") as caught:
+        multirun(["-m", f"run.again={folder}", "judge=pattern,local"])
+    assert "run.dir" not in caught.value.remedy
+    assert "panel=" in caught.value.remedy
+
+
 def test_two_runs_by_one_command_each_find_their_folder_and_the_worst_exit_code_counts(
     tmp_path: Path,
     tiny_folder: Path,

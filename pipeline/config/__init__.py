@@ -2,6 +2,7 @@
 
 compose.py   Hydra's groups and words → `Config`; unknown keys and wrong types, all told at once
 words.py     the words of a command line: plain text as typed, and what cannot be read
+groups.py    the groups of conf/, and words that choose what is not there
 chosen.py    what an experiment sets for arms and evals that were not chosen is left out
 kinds.py     the types of the configuration, walked by key
 checks.py    choices that are well typed and make no sense, with numbers.py, texts.py, review.py, sweep.py, gpu.py,

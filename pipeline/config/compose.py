@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.checks import CHECKS
 from pipeline.config.chosen import drop_unchosen
+from pipeline.config.groups import groups, unknown
 from pipeline.config.kinds import bare, hints, optional
 from pipeline.config.words import overrides, readable, unread
 from pipeline.errors import UserError
@@ -58,6 +59,8 @@ def load(arguments: Sequence[str] = ()) -> Config:
     words = readable(overrides(arguments))
     bad = unread(words)
     words = [word for word in words if word not in bad]
+    if faults := unknown(words, conf_folder()):
+        raise all_told([*bad.values(), *faults])
     forced = _forced(words)
     ConfigStore.instance().store(name="schema", node={})  # untyped, since Hydra would stop at the first fault
     try:
@@ -143,11 +146,6 @@ def chosen(words: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
     return {key: OmegaConf.to_container(node, resolve=True) for key, node in found.items()}
 
 
-def groups() -> set[str]:
-    """Return the groups of conf/."""
-    return {entry.name for entry in conf_folder().iterdir() if entry.is_dir()}
-
-
 def _made_by(raw: DictConfig, kind: Any, key: str, keys: Sequence[str]) -> bool:
     """Say whether an entry of a dictionary, on the way to `key`, holds nothing but what `keys` gave.
 
@@ -216,7 +214,7 @@ def _not_composed(error: OmegaConfBaseException) -> UserError:
 
 def _forced(words: Sequence[str]) -> list[str]:
     """Make Hydra accept keys that it does not know, so that `load` can tell all unknown keys together."""
-    known = groups()
+    known = groups(conf_folder())
     return [word if _is_hydras(word, known) else f"++{word}" for word in words]
 
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from pipeline.config.compose import all_told, chosen, groups, hydras_own, load, type_faults
+from pipeline.config.compose import all_told, chosen, conf_folder, hydras_own, load, type_faults
+from pipeline.config.groups import groups, unknown
 from pipeline.config.words import overrides, readable, unread
 from pipeline.errors import UserError
 from pipeline.schema import REVIEW_STAGES, CompareConfig, Config, ExportConfig, PlanConfig, ReportConfig
@@ -92,7 +93,7 @@ def _planned(folder: RunFolder) -> dict[str, Any]:
 
 def _changes(given: Sequence[Override]) -> list[tuple[str, Any]]:
     """Return what this command changes, key and value: first what a file of conf/ holds that it chooses, then words."""
-    known = groups()
+    known = groups(conf_folder())
     files = [each for each in given if each.key_or_group in known and not isinstance(each.value(), Mapping)]
     for override in given:
         name, word = override.key_or_group, str(override.input_line)
@@ -104,6 +105,8 @@ def _changes(given: Sequence[Override]) -> list[tuple[str, Any]]:
                 "where a file lies elsewhere now, name it, e.g. evals.NAME.table.path=FILE",
             )
     at = [override.package or override.key_or_group for override in files]
+    if faults := unknown([str(override.input_line) for override in files], conf_folder()):
+        raise all_told(faults)
     held = chosen([str(override.input_line) for override in files], at) if files else {}
     words = [(each.key_or_group, each.value()) for each in given if each not in files]
     return [*((key, None) for key in held), *held.items(), *words]  # a file is taken whole

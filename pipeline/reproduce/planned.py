@@ -19,6 +19,7 @@ from pipeline.reproduce.record import VERSION as RECORD_VERSION
 from pipeline.schema import Config
 from pipeline.store import RunFolder
 
+_BRING_BACK: Final = "bring back the file as it was"  # what a run was planned with cannot be made again without it
 _PARTS: Final = {"config": dict, "tasks": list, "evals": list, "panel": list}  # which are read here
 AGAIN: Final = "finish it: holdfast run.again= with its folder"
 
@@ -29,7 +30,7 @@ def read_plan(folder: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: another version wrote it, or it lacks a part that every plan has.
     """
-    plan = dict(read_json(folder.plan))
+    plan = dict(read_json(folder.plan, mend=_BRING_BACK))
     if plan.get("version") != VERSION:
         raise UserError(
             f"{folder.plan} was written by another Holdfast (version {plan.get('version')!r}, here {VERSION!r})",
@@ -37,13 +38,13 @@ def read_plan(folder: RunFolder) -> dict[str, Any]:
         )
     damaged = [key for key, kind in _PARTS.items() if not isinstance(plan.get(key), kind)]
     if damaged:
-        raise UserError(f"{folder.plan} is damaged: it has no {', '.join(damaged)}", "bring back the file as it was")
+        raise UserError(f"{folder.plan} is damaged: it has no {', '.join(damaged)}", _BRING_BACK)
     return plan
 
 
 def read_record(folder: RunFolder) -> dict[str, Any] | None:
     """Return a run's `reproduce.json`, None where there is none."""
-    return dict(read_json(folder.reproduce)) if folder.reproduce.exists() else None
+    return dict(read_json(folder.reproduce, mend=_BRING_BACK)) if folder.reproduce.exists() else None
 
 
 def check_record(folder: RunFolder, plan: Mapping[str, Any], record: Mapping[str, Any] | None) -> None:

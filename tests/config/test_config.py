@@ -226,7 +226,7 @@ def test_each_wrong_or_impossible_value_is_told_with_its_key(faults: dict[str, s
         ("seeds=[zero]", "seeds: expected"),
         ("seeds=[]", "must be one or more different numbers"),
         ("arm=[]", "arms: none is chosen"),
-        ("budget=unlimitd", "cannot be composed"),
+        ("budget=unlimitd", "budget: there is no choice 'unlimitd'; did you mean unlimited?"),
         ("nonsense", "nonsense: not key=value; quote a value with blanks"),
     ],
 )

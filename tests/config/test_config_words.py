@@ -79,7 +79,7 @@ def test_the_quotes_that_are_told_are_right(word: str) -> None:
 def test_what_cannot_be_composed_is_told_with_what_cannot_be_read() -> None:
     message = told("Lab", "budget=unlimitd")
     assert message.startswith("the configuration has 2 faults:")
-    assert "Could not find 'budget/unlimitd'" in message
+    assert "budget: there is no choice 'unlimitd'; did you mean unlimited?" in message
 
 
 def test_several_runs_read_plain_text_too_and_commas_part_values_there() -> None:

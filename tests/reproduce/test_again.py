@@ -142,7 +142,7 @@ def test_keys_in_braces_are_set_beside_those_that_the_run_has(run: Path) -> None
         (["--cfg", "job"], "run.again goes with no option of Hydra's own"),
         (["review.refusal_treshold=0.1"], "unknown key; did you mean refusal_threshold"),
         (["seeds=many"], "seeds: expected"),
-        (["judge=nobody"], "Could not find 'judge/nobody'"),
+        (["judge=nobody"], "judge: there is no choice 'nobody'; known here"),
         (["review.refusal_threshold=2"], "review.refusal_threshold"),
     ],
 )
@@ -244,6 +244,17 @@ def test_several_runs_by_one_command(run: Path, tmp_path: Path, capfd: pytest.Ca
     assert multirun(["-m", f"run.again={run},{other}", "stages=[score,analyse,report]"]) == 0
     assert "2 runs, exit codes: run 1: 0, run 2: 0" in capfd.readouterr().err
     assert all((folder / "report.html").exists() for folder in (run, other))
+
+
+@pytest.mark.parametrize("name", ["plan.json", "reproduce.json"])
+def test_a_plan_cut_short_is_to_be_brought_back_not_deleted(run: Path, name: str) -> None:
+    """Without it `run.again` finds no run at all."""
+    cut = (run / "plan.json").read_bytes()[:500]
+    (run / name).write_bytes(cut)
+    with pytest.raises(UserError, match=f"{name} is damaged") as told:
+        composed([f"run.again={run}"])
+    assert told.value.remedy == "bring back the file as it was"
+    assert (run / name).read_bytes() == cut
 
 
 def test_a_run_goes_on_with_as_many_threads(run: Path) -> None:
