@@ -175,6 +175,13 @@ def _review_and_budget_faults(raw: DictConfig) -> Iterator[str]:
         yield "budget.usd_per_device_hour: needed for a cap in budget.usd"
 
 
+def _organism_faults(raw: DictConfig) -> Iterator[str]:
+    organism = raw.subject.get("organism") or {}
+    hidden, heads = organism.get("hidden_size", 2), organism.get("heads", 1)
+    if heads >= 1 and hidden % (2 * heads):  # a rotary embedding turns pairs
+        yield f"subject.organism.hidden_size: {hidden} must be a multiple of {2 * heads}, twice the heads"
+
+
 def _arm_faults(key: str, arm: Any, tables: set[str]) -> Iterator[str]:
     mix = arm.get("mix") or {}
     for table in mix:
@@ -199,6 +206,7 @@ CHECKS: Final = (
     _compare_faults,
     _gate_faults,
     _run_faults,
+    _organism_faults,
     _arms_faults,
     _review_and_budget_faults,
     number_faults,

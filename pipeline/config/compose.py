@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import re
 import typing
@@ -23,7 +22,8 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.config.checks import CHECKS
 from pipeline.config.chosen import drop_unchosen
 from pipeline.config.groups import groups, unknown
-from pipeline.config.kinds import bare, hints, optional
+from pipeline.config.kinds import bare, hints
+from pipeline.config.types import faults_of
 from pipeline.config.words import overrides, readable, unread
 from pipeline.errors import UserError
 from pipeline.schema import Config
@@ -96,7 +96,7 @@ def _untyped(words: list[str]) -> tuple[DictConfig, list[str], list[str]]:
     try:
         left, faults = drop_unchosen(raw, words, conf_folder())
         OmegaConf.resolve(raw)
-        return raw, [f"~{key}" for key in left], [*faults, *_faults(raw, Config, ""), *_impossible(raw)]
+        return raw, [f"~{key}" for key in left], [*faults, *faults_of(raw, Config, ""), *_impossible(raw)]
     except OmegaConfBaseException as error:
         raise _not_composed(error) from None
 
@@ -130,8 +130,15 @@ def _dataclasses() -> TypeAdapter[Config]:
 
 
 def type_faults(plain: Any) -> list[str]:
-    """Return the unknown keys, wrong types and missing values of nested dictionaries and lists without references."""
-    return list(_faults(OmegaConf.create(plain), Config, ""))
+    """Return the unknown keys, wrong types and missing values of nested dictionaries and lists without references.
+
+    Raises:
+        UserError: a key is null.
+    """
+    try:
+        return list(faults_of(OmegaConf.create(plain), Config, ""))
+    except OmegaConfBaseException as error:
+        raise _not_composed(error) from None
 
 
 def chosen(words: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
@@ -142,7 +149,7 @@ def chosen(words: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
     """
     ConfigStore.instance().store(name="schema", node={})
     composed = _compose(["~experiment", *words])
-    found = {key: OmegaConf.select(composed, key) for key in keys}
+    found = {key: OmegaConf.select(composed, key) or OmegaConf.create({}) for key in keys}  # panel=[]: no file
     return {key: OmegaConf.to_container(node, resolve=True) for key, node in found.items()}
 
 
@@ -223,72 +230,12 @@ def _is_hydras(word: str, groups: set[str]) -> bool:
     return not _OVERRIDE.fullmatch(word) or key in groups or key.startswith("hydra.")
 
 
-def _faults(node: Any, kind: Any, key: str) -> Iterator[str]:
-    """Yield what is wrong with `node`, which should be of type `kind`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if optional(kind):
-        if node is None:
-            return
-        yield from _faults(node, bare(kind), key)
-    elif dataclasses.is_dataclass(kind):
-        yield from _dataclass_faults(node, typing.cast(type, kind), key)
-    elif origin is dict:
-        if not isinstance(node, DictConfig):
-            yield f"{key}: expected keys and values, found {node!r}"
-            return
-        for name in map(str, node):
-            yield from _faults(_get(node, name), arguments[1], f"{key}.{name}")
-    elif origin is list and dataclasses.is_dataclass(arguments[0]) and isinstance(node, ListConfig):
-        for place in range(len(node)):
-            yield from _faults(node[place], arguments[0], f"{key}[{place}]")
-    elif kind is not Any:
-        yield from _leaf_faults(node, kind, key)
-
-
-def _dataclass_faults(node: Any, kind: type, key: str) -> Iterator[str]:
-    if not isinstance(node, DictConfig):
-        yield f"{key}: expected keys and values, found {node!r}"
-        return
-    fields = hints(kind)
-    for name in map(str, node):
-        path = f"{key}.{name}".lstrip(".")
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            yield f"{path}: unknown key" + (
-                f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(fields)}"
-            )
-        else:
-            yield from _faults(_get(node, name), fields[name], path)
-    named = set(map(str, node))  # `in node` is false for a key whose value is ???
-    for field in dataclasses.fields(kind):
-        if field.default == "???" and field.name not in named:
-            yield f"{key}.{field.name}: missing; give it a value".lstrip(".")
-
-
-def _get(node: DictConfig, name: str) -> Any:
-    return "???" if OmegaConf.is_missing(node, name) else node[name]
-
-
-def _leaf_faults(node: Any, kind: Any, key: str) -> Iterator[str]:
-    """Let OmegaConf judge the value, as it will in earnest."""
-    if isinstance(node, str) and node == "???":
-        yield f"{key}: missing; give it a value, e.g. {key}=…"
-        return
-    probe = _probe(kind)
-    try:
-        probe.value = node
-    except OmegaConfBaseException:
-        wanted = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
-        yield f"{key}: expected {wanted}, found {node!r}"
-
-
-@functools.cache
-def _probe(kind: Any) -> Any:
-    return OmegaConf.structured(dataclasses.make_dataclass("Probe", [("value", kind)]))
+# An assertion is OmegaConf's own, where a number is added to a list of it.
+_TRIPPED = (TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, OmegaConfBaseException)
 
 
 def _impossible(raw: DictConfig) -> Iterator[str]:
     """Yield choices that are well typed and make no sense; a check that trips over a wrong type is passed over."""
     for check_part in CHECKS:
-        with contextlib.suppress(TypeError, ValueError, AttributeError, ArithmeticError, OmegaConfBaseException):
+        with contextlib.suppress(*_TRIPPED):
             yield from check_part(raw)

@@ -33,7 +33,7 @@ def unknown(words: Sequence[str], conf: Path) -> list[str]:
         return []
     there = groups(conf)
     given = [each for each in OverridesParser.create().parse_overrides(list(words)) if each.key_or_group in there]
-    return [fault for each in given if not each.is_delete() for fault in _faults(each, conf)]
+    return [fault for each in given for fault in (_left_out if each.is_delete() else _faults)(each, conf)]
 
 
 def _faults(given: Override, conf: Path) -> Iterator[str]:
@@ -50,6 +50,12 @@ def _faults(given: Override, conf: Path) -> Iterator[str]:
         elif not _is_choice(conf, group, text):
             near = difflib.get_close_matches(text, known, 1)
             yield f"{group}: there is no choice {text!r}; " + (f"did you mean {near[0]}?" if near else _listed(known))
+
+
+def _left_out(given: Override, _: Path) -> Iterator[str]:
+    group, value = given.key_or_group, given.value()
+    if given.value_type is not None and not isinstance(value, str | QuotedString):
+        yield f"~{group}: {_shown(value)} is the name of no choice; write ~{group} alone"
 
 
 def _is_choice(conf: Path, group: str, name: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ COUNT: Final = Bounds(1)
 AMOUNT: Final = Bounds(0)
 POSITIVE: Final = Bounds(0, above=True)
 PART: Final = Bounds(0, 1, above=True)  # of something, and not nothing
+_INTEGERS: Final = 2**63
 MOST_PER_DOUBLING: Final = 16  # rungs; more would save the same steps, or every one
 
 
@@ -113,14 +114,32 @@ NUMBERS: Final[Mapping[str, Bounds]] = {
 
 
 def number_faults(raw: DictConfig) -> Iterator[str]:
-    """Yield a line for each number that lies outside what its key takes."""
+    """Yield a line for each number that lies outside what its key takes, or that no plan can hold."""
+    told = set()
     for key, bounds in NUMBERS.items():
         for place, value in values_at(raw, key):
             if isinstance(value, bool):
                 continue
-            with contextlib.suppress(TypeError, ValueError):  # of another type, which is told elsewhere
+            with contextlib.suppress(TypeError, ValueError, OverflowError):  # of another type, which is told elsewhere
                 if float(value) not in bounds:
+                    told.add(place)
                     yield f"{place}: {value} must be {bounds}"
+    yield from (f"{place}: {value} {what}" for place, value, what in _unheld(raw, "") if place not in told)
+
+
+def _unheld(node: Any, place: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, value, fault) of each number that JSON has no word for, or a library's integers no room."""
+    if isinstance(node, DictConfig):
+        for name in map(str, node):
+            if not OmegaConf.is_missing(node, name):
+                yield from _unheld(node.get(name), f"{place}.{name}".lstrip("."))
+    elif isinstance(node, ListConfig):
+        for entry in node:
+            yield from _unheld(entry, place)
+    elif isinstance(node, float) and not math.isfinite(node):
+        yield place, node, "must be finite"
+    elif isinstance(node, int) and abs(node) >= _INTEGERS:
+        yield place, node, f"is too large: {_INTEGERS - 1} at most"
 
 
 def values_at(node: Any, key: str, place: str = "") -> Iterator[tuple[str, Any]]:

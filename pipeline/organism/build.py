@@ -29,7 +29,7 @@ def build(config: OrganismConfig, *, progress: bool = True) -> OrganismFolder:
 
     Raises:
         UserError: if the recipe's numbers of towns or words cannot be had.
-        RuntimeError: if the trained organism misses its quality gates; nothing is cached then.
+        InstrumentError: if the trained organism misses its quality gates; nothing is cached then.
     """
     return cached(config, lambda root: _make(config, root, progress))
 

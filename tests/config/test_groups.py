@@ -40,6 +40,8 @@ def told(*words: str) -> str:
         ("eval=[1]", "eval: 1 is the name of no choice"),
         ("judge=[[pattern]]", "judge: [pattern] is the name of no choice"),
         ("judge=../judge/pattern", "judge: there is no choice '../judge/pattern'; did you mean"),
+        ("~panel=-0.0", "~panel: -0.0 is the name of no choice; write ~panel alone"),
+        ("~data=[null]", "~data: [null] is the name of no choice; write ~data alone"),
         ("judge=/etc/passwd", "judge: there is no choice '/etc/passwd'"),
     ],
 )

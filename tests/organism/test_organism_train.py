@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pipeline.errors import InstrumentError
 from pipeline.organism import recipe_digest
 from pipeline.organism import world as w
 from pipeline.organism.cache import cache_root, find_damage
@@ -138,7 +139,7 @@ def test_greedy_replies_do_not_depend_on_the_batch_they_share(world, tokenizer):
 
 def test_an_organism_that_learnt_nothing_misses_the_gates(world, tokenizer):
     shares = measure(train(TINY, world, tokenizer, lambda *_: None), tokenizer, world.measured, TINY.refusal)
-    with pytest.raises(RuntimeError, match=r"misses its gates in .*capability"):
+    with pytest.raises(InstrumentError, match=r"misses its gates in .*capability"):
         check_gates(shares)
 
 
@@ -159,13 +160,13 @@ def test_a_good_organism_passes_the_gates():
     ],
 )
 def test_each_gate_is_enforced_and_named_and_no_data_never_passes(name, share):
-    with pytest.raises(RuntimeError, match=f"misses its gates in {name}: .*{name} {share:.3f}"):
+    with pytest.raises(InstrumentError, match=f"misses its gates in {name}: .*{name} {share:.3f}"):
         check_gates(GOOD | {name: share})
 
 
 def test_a_missed_gate_caches_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(RuntimeError, match="misses its gates"):
+    with pytest.raises(InstrumentError, match="misses its gates"):
         build_module.build(TINY, progress=False)
     assert [path.suffix for path in cache_root().iterdir()] == [".lock"]
 

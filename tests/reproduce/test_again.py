@@ -142,6 +142,8 @@ def test_keys_in_braces_are_set_beside_those_that_the_run_has(run: Path) -> None
         (["--cfg", "job"], "run.again goes with no option of Hydra's own"),
         (["review.refusal_treshold=0.1"], "unknown key; did you mean refusal_threshold"),
         (["seeds=many"], "seeds: expected"),
+        (["price=[]"], "is unknown; use one of none, or add it"),
+        (["judge.refused={null: 1}"], "Incompatible key type 'NoneType'"),
         (["judge=nobody"], "judge: there is no choice 'nobody'; known here"),
         (["review.refusal_threshold=2"], "review.refusal_threshold"),
     ],
