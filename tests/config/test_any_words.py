@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -47,6 +47,7 @@ def word(draw: st.DrawFn) -> str:
     return f"{sign}{key}" if sign == "~" and draw(st.booleans()) else f"{sign}{key}={value}"
 
 
+@settings(deadline=None)  # composing takes a tenth of a second, and more on a busy machine
 @given(st.lists(word(), min_size=1, max_size=3))
 def test_any_words_are_taken_or_told(words: list[str]) -> None:
     with contextlib.suppress(UserError):
