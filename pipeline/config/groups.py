@@ -21,7 +21,12 @@ def groups(conf: Path) -> set[str]:
 
 def choices(conf: Path, group: str) -> list[str]:
     """Return what can be chosen from a group; a file whose name begins with _ is a part of others."""
-    return sorted(path.stem for path in (conf / group).glob("[!_]*.yaml"))
+    return sorted(name for name in _files(conf, group) if not name.rpartition("/")[2].startswith("_"))
+
+
+def _files(conf: Path, group: str) -> set[str]:
+    folder = conf / group
+    return {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
 
 
 def unknown(words: Sequence[str], conf: Path) -> list[str]:
@@ -47,7 +52,7 @@ def _faults(given: Override, conf: Path) -> Iterator[str]:
             yield f"{group}: {_shown(text)} is the name of no choice; {_listed(known)}" + (
                 f"; to do without, write ~{group}" if text is None and group == "experiment" else ""
             )
-        elif not _is_choice(conf, group, text):
+        elif text.removesuffix(".yaml") not in _files(conf, group):
             near = difflib.get_close_matches(text, known, 1)
             yield f"{group}: there is no choice {text!r}; " + (f"did you mean {near[0]}?" if near else _listed(known))
 
@@ -56,11 +61,6 @@ def _left_out(given: Override, _: Path) -> Iterator[str]:
     group, value = given.key_or_group, given.value()
     if given.value_type is not None and not isinstance(value, str | QuotedString):
         yield f"~{group}: {_shown(value)} is the name of no choice; write ~{group} alone"
-
-
-def _is_choice(conf: Path, group: str, name: str) -> bool:
-    stem = name.removesuffix(".yaml")
-    return stem in {path.stem for path in (conf / group).glob("*.yaml")}
 
 
 def _listed(known: Sequence[str]) -> str:

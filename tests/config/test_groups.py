@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from commands import run_main
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config import compose
 from pipeline.config.compose import conf_folder, load
 from pipeline.config.groups import groups, unknown
 from pipeline.errors import UserError
@@ -81,6 +83,17 @@ def test_choices_of_a_folder_of_ones_own_are_left_to_hydra(tmp_path: Path) -> No
     (tmp_path / "price" / "mine.yaml").write_text("{}\n", encoding="utf-8")
     assert load([f"hydra.searchpath=[file://{tmp_path}]", "price=mine"])
     assert "there is no choice 'mine'" in told("price=mine")
+
+
+def test_choices_may_lie_in_a_folder_of_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "conf"
+    shutil.copytree(CONF, copy)
+    monkeypatch.setattr(compose, "conf_folder", lambda: copy)
+    (copy / "price" / "ours").mkdir()
+    (copy / "price" / "ours" / "site.yaml").write_text("{}\n", encoding="utf-8")
+    assert load(["price=ours/site", "experiment=smoke"])
+    assert "price: there is no choice 'site'; did you mean ours/site?" in told("price=site")
+    assert "known here: default, ours/site" in told("price=null")
 
 
 @given(st.data())
