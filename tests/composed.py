@@ -45,7 +45,7 @@ def kept(compose: Compose) -> Compose:
             typed = bool(ConfigStore.instance().load("schema.yaml").node)
             made: Any = pickle.loads(of_files(groups, config.conf_folder(), typed))
             ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), made)
-        except (HydraException, OmegaConfBaseException):
+        except (HydraException, OmegaConfBaseException, TypeError, ValueError):
             return compose(words)  # says what is wrong as a user sees it
         assert isinstance(made, DictConfig)
         return made

@@ -213,6 +213,22 @@ def _compose(words: list[str]) -> DictConfig:
         raise UserError(f"the configuration cannot be composed: {said.strip()}", "see `holdfast --help`") from None
     except OmegaConfBaseException as error:
         raise _not_composed(error) from None
+    except (TypeError, ValueError) as error:  # OmegaConf's, of a key that goes on below a list
+        raise UserError(
+            f"the configuration cannot be composed: {_stumbles(words) or error}: no key is there",
+            "give a list whole, as in seeds=[0,1]; see `holdfast --cfg job`",
+        ) from None
+
+
+def _stumbles(words: list[str]) -> str | None:
+    """Return the first of several words that does so by itself, of which neither Hydra nor OmegaConf tells."""
+    for word in words if len(words) > 1 else ():
+        try:
+            _compose([word])
+        except UserError as error:
+            if isinstance(error.__context__, TypeError | ValueError):
+                return word.lstrip("+")
+    return words[0].lstrip("+") if len(words) == 1 else None
 
 
 def _not_composed(error: OmegaConfBaseException) -> UserError:

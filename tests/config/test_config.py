@@ -234,6 +234,8 @@ def test_each_wrong_or_impossible_value_is_told_with_its_key(faults: dict[str, s
         ("seeds=[]", "must be one or more different numbers"),
         ("arm=[]", "arms: none is chosen"),
         ("++arms.mixed.mix.compliance=[true]", "arms.mixed.mix.compliance: expected float, found [True]"),
+        ("seeds.x=1", "the configuration cannot be composed: seeds.x=1: no key is there"),
+        ("stages.a.b=1", "stages.a.b=1: no key is there"),
         ("budget=unlimitd", "budget: there is no choice 'unlimitd'; did you mean unlimited?"),
         ("nonsense", "nonsense: not key=value; quote a value with blanks"),
     ],
