@@ -9,7 +9,7 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -247,7 +247,7 @@ def _is_hydras(word: str, groups: set[str]) -> bool:
 
 
 # An assertion is OmegaConf's own, where a number is added to a list of it.
-_TRIPPED = (TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, OmegaConfBaseException)
+_TRIPPED: Final = (TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, OmegaConfBaseException)
 
 
 def _impossible(raw: DictConfig) -> Iterator[str]:

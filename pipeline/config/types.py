@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import typing
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.kinds import bare, hints, optional
+from pipeline.config.words import near
 
 
 def faults_of(node: Any, kind: Any, key: str) -> Iterator[str]:
@@ -51,10 +51,7 @@ def _dataclass_faults(node: Any, kind: type, key: str) -> Iterator[str]:
     for name in map(str, node):
         path = f"{key}.{name}".lstrip(".")
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            yield f"{path}: unknown key" + (
-                f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(fields)}"
-            )
+            yield f"{path}: unknown key; {near(name, list(fields))}"
         else:
             yield from faults_of(_get(node, name), fields[name], path)
     named = set(map(str, node))  # `in node` is false for a key whose value is ???

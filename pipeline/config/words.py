@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 import shlex
@@ -38,19 +39,30 @@ def unread(words: Sequence[str], *, sweeps: bool = False) -> dict[str, str]:
     return {word: fault for word in words if (fault := _fault(word, sweeps)) is not None}
 
 
+def near(name: str, known: Sequence[str]) -> str:
+    """Return what may have been meant by a name that is not among those known, else which are."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]}?" if close else listed(known)
+
+
+def listed(known: Sequence[str]) -> str:
+    """Return what is known, to be told."""
+    return f"known here: {', '.join(known)}"
+
+
 def _is_plain_text(word: str, sweeps: bool) -> bool:
     match = _WORD.fullmatch(word)
     if match is None or match["value"].lstrip().startswith(_MEANT):
         return False
-    found = _parsed(word)
+    found = parsed(word)
     if found is None:
-        return _parsed(_quoted(word)) is not None
+        return parsed(_quoted(word)) is not None
     listed = isinstance(found.value(), ChoiceSweep) and not re.match(r"\w+\(", match["value"])
     return listed and not sweeps and ", " in match["value"] and is_text(match["key"].lstrip("+"))
 
 
 def _fault(word: str, sweeps: bool) -> str | None:
-    found, match = _parsed(word), _WORD.fullmatch(word)
+    found, match = parsed(word), _WORD.fullmatch(word)
     if found is not None and (sweeps or not found.is_sweep_override()):
         return None
     if match is None:
@@ -61,7 +73,7 @@ def _fault(word: str, sweeps: bool) -> str | None:
         return f"{key}: {value} are several values, which only -m runs, one after the other; write {one}"
     if value.lstrip().startswith(("[", "{")):
         return f'{key}: {value} cannot be read; close what is opened and quote texts in it, as in \'{key}=["a b","c"]\''
-    if _parsed(_quoted(word)) is not None:
+    if parsed(_quoted(word)) is not None:
         return f"{key}: {value} cannot be read; as text it is {shlex.quote(_quoted(word))}"
     return f"{key}: no key is written so"
 
@@ -72,7 +84,8 @@ def _quoted(word: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _parsed(word: str) -> Override | None:
+def parsed(word: str) -> Override | None:
+    """Return a word as Hydra reads it, None where it cannot."""
     try:
         return _parser().parse_overrides([word])[0]
     except HydraException:

@@ -37,7 +37,6 @@ _OWN: Final[Mapping[str, Any]] = {
     "publish": PublishConfig(),
     "compare": CompareConfig(),
     "reproduce": ReproduceConfig(),
-    "cluster": ClusterConfig(),
 }
 
 
@@ -81,9 +80,9 @@ def _planned(folder: RunFolder) -> dict[str, Any]:
     from pipeline.reproduce.planned import in_order, read_plan, read_record, typed
 
     planned = asdict(typed(folder.plan, in_order(read_plan(folder), read_record(folder)), "is damaged"))
-    threads = planned["cluster"]["threads"]  # on which the last bits of what is trained hang
     planned |= {key: asdict(fresh) for key, fresh in _OWN.items()}
-    planned["cluster"]["threads"] = threads
+    # The last bits of what is trained hang on the threads; where the work runs is this command's own.
+    planned["cluster"] = asdict(ClusterConfig(threads=planned["cluster"]["threads"]))
     planned["run"] |= {"dir": str(folder.root), "again": None}
     planned["review"]["gate"] = False
     planned["stages"] = list(REVIEW_STAGES)

@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +14,6 @@ from pipeline.plan.make import tasks
 from pipeline.schema import Config
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def conf_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of conf/ that a test may spoil."""
-    copy = tmp_path / "conf"
-    shutil.copytree(conf_folder(), copy)
-    monkeypatch.setattr(module, "conf_folder", lambda: copy)
-    return copy
 
 
 def test_every_experiment_composes() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import chain, combinations
 from pathlib import Path
 
 import pytest
 from spoken import REVIEW, told
 
-from pipeline.config import compose as module
 from pipeline.config.compose import conf_folder, load
 
 ARMS = sorted(path.stem for path in (conf_folder() / "arm").glob("[!_]*.yaml"))
@@ -60,10 +58,8 @@ def test_an_option_of_what_is_not_chosen_is_told(chosen: str, word: str) -> None
         assert f"{key}: {key.rsplit('.', 2 if 'lora' in key else 1)[0]} is not chosen" in message
 
 
-def test_what_no_file_could_make_is_told_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_file_could_make_is_told_not_dropped(conf_copy: Path) -> None:
     assert "arms.mine.threat: missing" in told("experiment=smoke", "+arms.mine.share=2")
-    shutil.copytree(conf_folder(), tmp_path / "conf")
-    monkeypatch.setattr(module, "conf_folder", lambda: tmp_path / "conf")
-    file = tmp_path / "conf" / "arm" / "compliance.yaml"
+    file = conf_copy / "arm" / "compliance.yaml"
     file.write_text(file.read_text().replace("threat:", "way: lora #"))
     assert "arms.compliance.threat: missing" in told("experiment=smoke")

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from commands import run_main
 from hypothesis import given
 from hypothesis import strategies as st
+from spoken import told
 
-from pipeline.config import compose
 from pipeline.config.compose import conf_folder, load
 from pipeline.config.groups import groups, unknown
-from pipeline.errors import UserError
 
 CONF = conf_folder()
 NAMES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in sorted(groups(CONF))}
-
-
-def told(*words: str) -> str:
-    with pytest.raises(UserError) as error:
-        load(list(words))
-    return error.value.what
 
 
 @pytest.mark.parametrize(
@@ -85,12 +77,9 @@ def test_choices_of_a_folder_of_ones_own_are_left_to_hydra(tmp_path: Path) -> No
     assert "there is no choice 'mine'" in told("price=mine")
 
 
-def test_choices_may_lie_in_a_folder_of_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = tmp_path / "conf"
-    shutil.copytree(CONF, copy)
-    monkeypatch.setattr(compose, "conf_folder", lambda: copy)
-    (copy / "price" / "ours").mkdir()
-    (copy / "price" / "ours" / "site.yaml").write_text("{}\n", encoding="utf-8")
+def test_choices_may_lie_in_a_folder_of_the_group(conf_copy: Path) -> None:
+    (conf_copy / "price" / "ours").mkdir()
+    (conf_copy / "price" / "ours" / "site.yaml").write_text("{}\n", encoding="utf-8")
     assert load(["price=ours/site", "experiment=smoke"])
     assert "price: there is no choice 'site'; did you mean ours/site?" in told("price=site")
     assert "known here: default, ours/site" in told("price=null")
